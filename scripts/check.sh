@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Everything that judges the tree without running the product. All checks run, so that
+# one visit shows all there is to repair; the exit status says whether one failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PATH=$PWD/.venv/bin:$PATH
+data=$(mktemp -d)
+trap 'rm -rf "$data"' EXIT
+failed=()
+
+run() { # run NAME COMMAND...
+  local name=$1 output started=$SECONDS
+  shift
+  if output=$("$@" 2>&1); then
+    printf 'ok      %-14s %3d s\n' "$name" $((SECONDS - started))
+  else
+    printf 'FAILED  %-14s %3d s: %s\n%s\n' "$name" $((SECONDS - started)) "$*" "$output"
+    failed+=("$name")
+  fi
+}
+
+# Folders that hold Python of ours; those that do not exist yet are left out.
+python_trees=()
+for tree in apps jumpserver tests benchmarks manage.py; do
+  [[ -e $tree ]] && python_trees+=("$tree")
+done
+mapfile -t shell_scripts < <(git ls-files -- 'scripts/*.sh' '.ci/run' '*.sh' | sort -u)
+
+run format ruff format --check "${python_trees[@]}"
+run lint ruff check "${python_trees[@]}"
+run types mypy
+run imports lint-imports
+run migrations env SLUICE_DATA_DIR="$data" python manage.py makemigrations --check --dry-run
+run system-check env SLUICE_DATA_DIR="$data" python manage.py check --fail-level WARNING
+run templates djlint --quiet --check templates
+run templates-lint djlint --quiet --lint templates
+run shell shellcheck "${shell_scripts[@]}"
+run bandit bandit --quiet --severity-level medium --configfile pyproject.toml \
+  --recursive apps jumpserver
+run locks scripts/check-locks.sh
+
+if ((${#failed[@]})); then
+  echo "check: failed: ${failed[*]}" >&2
+  exit 1
+fi
+echo "check: all passed"

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Run the tests twice: those marked `both_databases` on PostgreSQL, then everything on
+# SQLite. The last line is the summary of the larger run, or of the one that failed.
+#
+# Arguments go to both runs of pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# 5: nothing was selected, which is no failure when arguments narrow the choice.
+status=0
+.venv/bin/python -m tests.servers.postgresql -- \
+  .venv/bin/python -m pytest -m both_databases "$@" || status=$?
+if [[ $status -ne 0 && $status -ne 5 ]]; then
+  exit "$status"
+fi
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,1 @@
+"""Real servers for tests: each is a process of ours, gone when the test run is."""

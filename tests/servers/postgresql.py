@@ -1,0 +1,115 @@
+"""A throw-away PostgreSQL cluster; also runs a command with `DATABASE_URL` set to one.
+
+`python -m tests.servers.postgresql -- pytest -m both_databases` starts a cluster, runs
+the command on it and returns the command's exit status.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from tests.servers import process
+
+MISSING = "no PostgreSQL server on this machine (Debian: apt-get install postgresql)"
+_DATABASE = "sluice"
+
+
+def binaries() -> Path | None:
+    """Return the folder of the newest PostgreSQL server installed, or None."""
+    found = [
+        path.parent
+        for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")
+        if path.parent.parent.name.isdigit()
+    ]
+    if found:
+        return max(found, key=lambda path: int(path.parent.name))
+    initdb = shutil.which("initdb")
+    return Path(initdb).resolve().parent if initdb else None
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """Run an empty cluster and yield its `DATABASE_URL`.
+
+    It listens on a Unix socket in a private folder and on no port. As root it runs as
+    the `postgres` account, because the server refuses root. Raises RuntimeError when
+    no server is installed.
+    """
+    folder = binaries()
+    if folder is None:
+        raise RuntimeError(MISSING)
+    user = "postgres" if os.geteuid() == 0 else None
+    home = Path(tempfile.mkdtemp(prefix="sluice-pg-"))
+    try:
+        if user is not None:
+            shutil.chown(home, user, user)
+        _initialise(folder, home, user)
+        server = process.start(
+            process.as_user(
+                [
+                    *(str(folder / "postgres"), "-D", str(home / "data")),
+                    *("-c", "listen_addresses="),
+                    *("-c", f"unix_socket_directories={home}"),
+                    # Nothing here has to survive a power cut.
+                    *("-c", "fsync=off", "-c", "synchronous_commit=off"),
+                    *("-c", "full_page_writes=off", "-c", "max_connections=200"),
+                ],
+                user,
+            ),
+            log=home / "log",
+            answers=lambda: _answers(folder, home),
+        )
+        try:
+            subprocess.run(
+                [folder / "createdb", "-h", home, "-U", _DATABASE, _DATABASE],
+                check=True,
+                cwd="/",
+            )
+            yield f"postgresql://{_DATABASE}@/{_DATABASE}?host={quote(str(home))}"
+        finally:
+            process.stop(server)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _initialise(folder: Path, home: Path, user: str | None) -> None:
+    command = [
+        *(str(folder / "initdb"), "-D", str(home / "data"), "-U", _DATABASE),
+        *("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"),
+    ]
+    done = subprocess.run(
+        process.as_user(command, user), capture_output=True, check=False, cwd="/"
+    )
+    if done.returncode:
+        raise process.ServerDidNotStartError(done.stderr.decode(errors="replace"))
+
+
+def _answers(folder: Path, home: Path) -> bool:
+    return (
+        subprocess.run(
+            [folder / "pg_isready", "-q", "-h", home], check=False, cwd="/"
+        ).returncode
+        == 0
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Run `arguments` (after an optional `--`) with `DATABASE_URL` of a new cluster."""
+    command = arguments[1:] if arguments[:1] == ["--"] else arguments
+    if binaries() is None:
+        print(f"not run on PostgreSQL: {MISSING}", file=sys.stderr)
+        return 0
+    with cluster() as url:
+        return subprocess.run(
+            command, env={**os.environ, "DATABASE_URL": url}, check=False
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

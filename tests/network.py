@@ -2,8 +2,8 @@
 
 An address of the documentation ranges (RFC 5737, RFC 3849) answers "network is
 unreachable" like a machine without a route, because tests use one as the target that
-is not there. Any other outside address is a mistake in a test and says so. Name look-ups
-answer for this machine and for literal addresses; `.invalid` (RFC 2606) does not exist.
+is not there. Any other outside address is a mistake in a test and says so. Names are
+looked up for this machine only; `.invalid` (RFC 2606) does not exist.
 
 libpq and other C libraries do not pass here; they are only ever given local addresses.
 """

@@ -27,16 +27,17 @@ def test_an_outside_name_is_not_looked_up() -> None:
 
 def test_a_documentation_address_is_unreachable() -> None:
     with socket.socket() as client:
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match="unreachable"):
             client.connect(("192.0.2.1", 22))
-        assert caught.value.errno == errno.ENETUNREACH
         assert client.connect_ex(("192.0.2.1", 22)) == errno.ENETUNREACH
 
 
 def test_loopback_is_open() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname(), timeout=5) as client:
-            peer, _ = server.accept()
-            with peer:
-                client.sendall(b"here")
-                assert peer.recv(4) == b"here"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), timeout=5) as client,
+    ):
+        peer, _ = server.accept()
+        with peer:
+            client.sendall(b"here")
+            assert peer.recv(4) == b"here"

@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> int:
     """Run `arguments` (after an optional `--`) with `DATABASE_URL` of a new cluster."""
     command = arguments[1:] if arguments[:1] == ["--"] else arguments
     if binaries() is None:
-        print(f"not run on PostgreSQL: {MISSING}", file=sys.stderr)
+        sys.stderr.write(f"not run on PostgreSQL: {MISSING}\n")
         return 0
     with cluster() as url:
         return subprocess.run(

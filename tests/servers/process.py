@@ -1,4 +1,4 @@
-"""Start a server process that cannot outlive the test run, and wait until it answers."""
+"""Start a server that cannot outlive the test run, and wait until it answers."""
 
 import os
 import pwd

@@ -1,0 +1,903 @@
+"""asyncssh connection and channel classes with bounded memory and a faster data path.
+
+asyncssh is bound by Python work per packet and lets a peer that stops reading fill
+the gateway's memory. Everything that depends on its internals is in this module, as
+subclasses used by the gateway only: asyncssh used elsewhere in the process (a target,
+a proof that a credential is dead) is untouched.
+
+Two groups of changes:
+
+* **Bounds, always on.** A full transport pauses the channels that feed it; a receive
+  window is credited only for bytes that were handed on; nothing is taken from a
+  channel's buffer while keys are exchanged; replies, deferred packets, unparsed input
+  and the length of a key exchange have limits.
+* **Speed, only when this asyncssh is the one it was written for.** No MSG_IGNORE
+  before each packet (kept for CBC, where it closes the RFC 4251 9.3.1 attack), no
+  formatting of packet logs, one AES-GCM object per key, all complete packets of a
+  read decrypted and delivered in one go, all packets of a write sent in one go,
+  TCP_QUICKACK while the peer still has Nagle's algorithm on (OpenSSH sets TCP_NODELAY
+  only once a terminal is open).
+
+`verify` compares the version and the source of each method that is replaced or relied
+on; `self_test` runs both kinds against each other. When either disagrees, connections
+run asyncssh's own data path and `status` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import os
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final, cast
+
+import asyncssh
+from asyncssh.channel import SSHChannel, SSHClientChannel, SSHServerChannel
+from asyncssh.connection import (
+    SSHClientConnection,
+    SSHConnection,
+    SSHServerConnection,
+)
+from asyncssh.constants import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EOF,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    MSG_IGNORE,
+)
+from asyncssh.crypto import GCMCipher
+from asyncssh.encryption import GCMEncryption
+from asyncssh.misc import (
+    ConnectionLost,
+    DisconnectError,
+    MACError,
+    ProtocolError,
+)
+from asyncssh.packet import String, UInt32
+from asyncssh.session import SSHClientSession, SSHServerSession
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+__all__ = [
+    "ClientChannel",
+    "ClientConnection",
+    "FastPathStatus",
+    "ServerChannel",
+    "ServerConnection",
+    "self_test",
+    "status",
+    "verify",
+]
+
+VERIFIED_VERSION: Final = "2.24.1"
+
+TRANSPORT_HIGH_WATER: Final = 1 << 20
+"""Bytes written but not accepted by the kernel before channels are paused."""
+
+TRANSPORT_LIMIT: Final = 24 << 20
+"""Bytes above which the peer is not slow but hostile: channel data stops at the high
+water plus what the windows of ten channels hold; only replies can reach this."""
+
+INPUT_LIMIT: Final = 1 << 20
+"""Unparsed bytes before the socket is no longer read (an answer is being computed)."""
+
+DEFERRED_LIMIT: Final = 4096
+"""Packets that may wait for the end of a key exchange."""
+
+KEX_SECONDS: Final = 60.0
+"""Longest key exchange after the first; that one is under the login timeout."""
+
+QUICKACK_READS: Final = 40
+"""Reads after which the peer's Nagle algorithm no longer matters."""
+
+_GCM_TAG: Final = 16
+_COUNTER_MASK: Final = 0xFFFFFFFFFFFFFFFF
+_SEQ_MASK: Final = 0xFFFFFFFF
+_DATA_HEADER: Final = struct.Struct(">IBBII")
+_PADDING: Final = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class FastPathStatus:
+    """Whether the fast path is on, and if not, why: a sentence for the operator."""
+
+    active: bool
+    reason: str
+    asyncssh_version: str
+
+
+FINGERPRINT: Final = "e706bc3c0aaa44290412a5778960594a8b46ffe7d231eceee06ff6347c92bd27"
+"""SHA-256 over the source of everything in `_subjects`, in that order."""
+
+
+def _subjects() -> list[Callable[..., object] | type]:
+    """Return each asyncssh function or class whose source this module relies on."""
+    connection = (
+        "__init__ _cleanup connection_made data_received pause_writing resume_writing "
+        "_send _recv_data _recv_pkthdr _recv_packet _finish_recv_packet send_packet "
+        "_send_deferred_packets _send_kexinit send_newkeys _process_newkeys "
+        "_force_close _reset_keepalive_timer _set_keepalive_timer "
+        "_keepalive_timer_callback"
+    )
+    channel = (
+        "__init__ _cleanup _close_send _discard_recv _pause_resume_writing "
+        "_flush_send_buf _flush_recv_buf _deliver_data _accept_data _report_response "
+        "process_connection_close _process_data _process_window_adjust _process_close "
+        "send_packet close write write_eof pause_reading resume_reading"
+    )
+    return [
+        *(getattr(SSHConnection, name) for name in connection.split()),
+        *(getattr(SSHChannel, name) for name in channel.split()),
+        GCMEncryption,
+        GCMCipher,
+    ]
+
+
+def fingerprint() -> str:
+    """Return SHA-256 (hex) over the source this module relies on.
+
+    Raises: AttributeError when a name is gone; OSError without source files.
+    """
+    digest = hashlib.sha256()
+    for subject in _subjects():
+        digest.update(inspect.getsource(subject).encode())
+    return digest.hexdigest()
+
+
+def verify() -> FastPathStatus:
+    """Compare the installed asyncssh with the one this module was written for."""
+    version = asyncssh.__version__
+    problem = ""
+    if version != VERIFIED_VERSION:
+        problem = f"asyncssh {version} is not {VERIFIED_VERSION}"
+    else:
+        try:
+            if fingerprint() != FINGERPRINT:
+                problem = "asyncssh differs from the verified source"
+        except (AttributeError, OSError, TypeError) as error:
+            problem = f"asyncssh cannot be inspected: {error}"
+    return FastPathStatus(not problem, problem or "verified", version)
+
+
+class _State:
+    """The one process-wide answer; tests may switch it."""
+
+    status: FastPathStatus = verify()
+
+
+def status() -> FastPathStatus:
+    """Return whether new connections use the fast path."""
+    return _State.status
+
+
+def disable(reason: str) -> None:
+    """Make new connections use asyncssh's own data path and say why."""
+    _State.status = FastPathStatus(
+        active=False, reason=reason, asyncssh_version=asyncssh.__version__
+    )
+
+
+def enable() -> FastPathStatus:
+    """Undo `disable` as far as `verify` allows."""
+    _State.status = verify()
+    return _State.status
+
+
+class FastGCM(GCMEncryption):
+    """AES-GCM (RFC 5647): key schedule done once, look-ahead of one packet."""
+
+    def __init__(self, stock: GCMEncryption) -> None:
+        cipher = stock._cipher
+        super().__init__(cipher)
+        self.aead = AESGCM(cipher._key)
+        self._fixed = cipher._iv[:4]
+        self._invocation = int.from_bytes(cipher._iv[4:], "big")
+        self.peeked: bytes | None = None
+
+    def nonce(self) -> bytes:
+        """Return the nonce of the next packet without using it up."""
+        return self._fixed + self._invocation.to_bytes(8, "big")
+
+    def advance(self) -> None:
+        """Use up one nonce."""
+        self._invocation = (self._invocation + 1) & _COUNTER_MASK
+
+    def encrypt_packet(
+        self,
+        seq: int,  # noqa: ARG002 - GCM counts by itself
+        header: bytes,
+        packet: bytes,
+    ) -> tuple[bytes, bytes]:
+        """Return header, ciphertext and tag as one string, and no separate MAC."""
+        sealed = self.aead.encrypt(self.nonce(), packet, header)
+        self.advance()
+        return header + sealed, b""
+
+    def decrypt_packet(
+        self,
+        seq: int,  # noqa: ARG002
+        first: bytes,
+        rest: bytes,
+        header_len: int,
+        mac: bytes,
+    ) -> bytes | None:
+        """Return the plain packet, or None when the tag is wrong."""
+        plain = self.peeked
+        if plain is not None:
+            self.peeked = None
+        else:
+            sealed = first[header_len:] + rest + mac
+            try:
+                plain = self.aead.decrypt(self.nonce(), sealed, first[:header_len])
+            except InvalidTag:
+                return None
+        self.advance()
+        return plain
+
+    def seal_data(
+        self, channel: int, data: memoryview, packet_size: int
+    ) -> tuple[bytes, int]:
+        """Return `data` as CHANNEL_DATA packets ready for the wire, and their number.
+
+        Layout per packet: length (additional data), padding length, type, recipient
+        channel, string length, data, padding to 16 bytes (RFC 4253 6, RFC 5647 7).
+        """
+        out: list[bytes] = []
+        encrypt = self.aead.encrypt
+        offset, end = 0, len(data)
+        while offset < end:
+            size = min(packet_size, end - offset)
+            padding = 16 - ((10 + size) & 15)
+            if padding < 4:
+                padding += 16
+            header = _DATA_HEADER.pack(
+                10 + size + padding, padding, MSG_CHANNEL_DATA, channel, size
+            )
+            plain = b"".join(
+                (header[4:], data[offset : offset + size], _PADDING[:padding])
+            )
+            out.append(header[:4])
+            out.append(encrypt(self.nonce(), plain, header[:4]))
+            self.advance()
+            offset += size
+        return b"".join(out), len(out) // 2
+
+
+class _Batch(Enum):
+    """What a look at the input found."""
+
+    DELIVERED = auto()
+    INCOMPLETE = auto()
+    OTHER = auto()
+
+
+class _ConnectionBase(SSHConnection):
+    """What server and client connections of the gateway share."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.fast = _State.status.active
+        self.transport_full = False
+        self._input_held = False
+        self._quick_socket: socket.socket | None = None
+        self._quick_reads = 0
+        self._heard_at = 0.0
+        self._kex_timer: asyncio.TimerHandle | None = None
+        super().__init__(*args, **kwargs)
+
+    # -- transport ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set the write limits and acknowledge at once, then go on as asyncssh does."""
+        cast(asyncio.Transport, transport).set_write_buffer_limits(
+            high=TRANSPORT_HIGH_WATER
+        )
+        if self.fast:
+            self._quick_socket = transport.get_extra_info("socket")
+            self._quick_reads = QUICKACK_READS
+            self._acknowledge()
+        super().connection_made(transport)
+
+    def _acknowledge(self) -> None:
+        """Send the delayed ACK now; the option is not sticky (tcp(7))."""
+        self._quick_reads -= 1
+        try:
+            if self._quick_socket is not None:
+                self._quick_socket.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1
+                )
+        except (AttributeError, OSError):
+            self._quick_reads = 0
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        """Take what the socket had; stop reading it while too much is unparsed."""
+        if self._quick_reads > 0:
+            self._acknowledge()
+        super().data_received(data, datatype)
+
+    def pause_writing(self) -> None:
+        """Pass the transport's back-pressure on to every channel."""
+        self.transport_full = True
+        self._tell_channels()
+
+    def resume_writing(self) -> None:
+        """Let the channels that are not full themselves go on."""
+        self.transport_full = False
+        self._tell_channels()
+
+    def _tell_channels(self) -> None:
+        for channel in list(self._channels.values()):
+            if isinstance(channel, _ChannelBase):
+                channel._pause_resume_writing()
+
+    def abort_transport(self) -> None:
+        """Close the socket now, in this very call, without any further message."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._force_close(None)
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        self._stop_kex_timer()
+        super()._cleanup(exc)
+
+    # -- keep-alive: one timer, not one per read ---------------------------------
+
+    def _reset_keepalive_timer(self) -> None:
+        self._heard_at = self._loop.time()
+
+    def _keepalive_timer_callback(self) -> None:
+        quiet = self._loop.time() - self._heard_at
+        interval = float(self._keepalive_interval)
+        if quiet < interval:
+            self._keepalive_timer = self._loop.call_later(
+                interval - quiet, self._keepalive_timer_callback
+            )
+        else:
+            super()._keepalive_timer_callback()
+
+    # -- key exchange -------------------------------------------------------------
+
+    def _send_kexinit(self) -> None:
+        super()._send_kexinit()
+        if self._auth_complete:
+            self._stop_kex_timer()
+            self._kex_timer = self._loop.call_later(KEX_SECONDS, self._kex_too_slow)
+
+    def _kex_too_slow(self) -> None:
+        self._kex_timer = None
+        self._force_close(ConnectionLost("Key exchange took too long"))
+
+    def _stop_kex_timer(self) -> None:
+        if self._kex_timer is not None:
+            self._kex_timer.cancel()
+            self._kex_timer = None
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        """Finish a key exchange, then send what the channels kept back meanwhile."""
+        super().send_newkeys(k, h)
+        self._stop_kex_timer()
+        for channel in list(self._channels.values()):
+            if channel._send_buf:
+                channel._flush_send_buf()
+
+    # -- sending ------------------------------------------------------------------
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
+        """Send one packet, within the limits for what a peer leaves unread."""
+        if pkttype == MSG_IGNORE and self.fast and not self._sends_cbc():
+            return
+        if self._over_limits():
+            self._force_close(ConnectionLost("Peer does not read"))
+            return
+        if self.fast:
+            self._cache_send_cipher()
+        super().send_packet(pkttype, *args, handler=handler)
+
+    def _sends_cbc(self) -> bool:
+        algorithm = self._enc_alg_sc if self._server else self._enc_alg_cs
+        return algorithm.endswith((b"-cbc", b"-cbc@ssh.com", b"lysator.liu.se"))
+
+    def _over_limits(self) -> bool:
+        if len(self._deferred_packets) > DEFERRED_LIMIT:
+            return True
+        return (
+            self.transport_full
+            and self._transport is not None
+            and self._transport.get_write_buffer_size() > TRANSPORT_LIMIT
+        )
+
+    def _cache_send_cipher(self) -> None:
+        encryption = self._send_encryption
+        if type(encryption) is GCMEncryption:
+            self._send_encryption = FastGCM(encryption)
+
+    def send_cipher_for_data(self) -> FastGCM | None:
+        """Return the cipher when packets may be sealed directly, else None.
+
+        None while keys are exchanged or due, before authentication, with compression
+        and with every cipher other than AES-GCM.
+        """
+        if not (
+            self.fast
+            and self._kex_complete
+            and self._auth_complete
+            and self._compressor is None
+            and self._rekey_bytes_sent < self._rekey_bytes
+        ):
+            return None
+        if self._rekey_seconds and time.monotonic() >= self._rekey_time:
+            return None
+        self._cache_send_cipher()
+        encryption = self._send_encryption
+        return encryption if type(encryption) is FastGCM else None
+
+    def send_sealed(self, wire: bytes, packets: int) -> None:
+        """Write sealed packets and account for them."""
+        self._send(wire)
+        self._send_seq = (self._send_seq + packets) & _SEQ_MASK
+        self._rekey_bytes_sent += len(wire)
+
+    # -- receiving ------------------------------------------------------------------
+
+    def _recv_data(self) -> None:
+        if self.fast:
+            self._recv_fast()
+        else:
+            super()._recv_data()
+        self._hold_or_release_input()
+
+    def _hold_or_release_input(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        too_much = len(self._inpbuf) > INPUT_LIMIT
+        if too_much and not self._input_held:
+            self._input_held = True
+            transport.pause_reading()
+        elif self._input_held and not too_much:
+            self._input_held = False
+            transport.resume_reading()
+
+    def _recv_fast(self) -> None:
+        self._reset_keepalive_timer()
+        try:
+            while self._inpbuf and self._transport is not None:
+                cipher = self._receive_cipher_for_batch()
+                if cipher is not None:
+                    found = self._recv_batch(cipher)
+                    if found is _Batch.DELIVERED:
+                        continue
+                    if found is _Batch.INCOMPLETE:
+                        break
+                if not self._recv_handler():
+                    break
+        except DisconnectError as error:
+            self._send_disconnect(error.code, error.reason, error.lang)
+            self._force_close(error)
+        except Exception:  # noqa: BLE001 - the edge of the protocol's task
+            self.internal_error()
+
+    def _receive_cipher_for_batch(self) -> FastGCM | None:
+        encryption = self._recv_encryption
+        if type(encryption) is GCMEncryption:
+            encryption = self._recv_encryption = FastGCM(encryption)
+        if (
+            type(encryption) is FastGCM
+            and self._auth_complete
+            and self._decompressor is None
+            and self._recv_handler == self._recv_pkthdr
+        ):
+            return encryption
+        return None
+
+    def _recv_batch(self, cipher: FastGCM) -> _Batch:
+        """Deliver all complete CHANNEL_DATA packets of one channel at the input's head.
+
+        Another kind of packet at the head is left, decrypted in `cipher.peeked`, to
+        asyncssh's own parser, which keeps every rule about order and state in one
+        place.
+        """
+        buffer = self._inpbuf
+        view = memoryview(buffer)
+        size = len(buffer)
+        position = total = 0
+        recipient = -1
+        parts: list[memoryview] = []
+        other = False
+        while size - position >= 4:
+            header = buffer[position : position + 4]
+            length = int.from_bytes(header, "big")
+            if length > self._max_recv_pktlen:
+                raise ProtocolError("Max packet size exceeded")
+            end = position + 4 + length + _GCM_TAG
+            if end > size:
+                break
+            plain = cipher.peeked
+            if plain is None:
+                try:
+                    plain = cipher.aead.decrypt(
+                        cipher.nonce(), view[position + 4 : end], header
+                    )
+                except InvalidTag:
+                    raise MACError("MAC verification failed") from None
+            count = _data_length(plain)
+            channel = int.from_bytes(plain[2:6], "big") if count >= 0 else -1
+            if count < 0 or (recipient >= 0 and channel != recipient):
+                cipher.peeked = plain
+                other = True
+                break
+            cipher.peeked = None
+            cipher.advance()
+            recipient = channel
+            parts.append(memoryview(plain)[10 : 10 + count])
+            total += count
+            position = end
+        if not parts:
+            return _Batch.OTHER if other else _Batch.INCOMPLETE
+        self._inpbuf = buffer[position:]
+        self._recv_seq = (self._recv_seq + len(parts)) & _SEQ_MASK
+        self._auth_final = True
+        self._deliver_batch(recipient, total, parts)
+        return _Batch.DELIVERED
+
+    def _deliver_batch(
+        self, recipient: int, total: int, parts: list[memoryview]
+    ) -> None:
+        channel = self._channels.get(recipient)
+        if channel is None:
+            raise ProtocolError(f"Invalid channel number {recipient} received")
+        if channel._recv_state != "open":
+            raise ProtocolError("Channel not open for sending")
+        if total > channel._recv_window:
+            raise ProtocolError("Window exceeded")
+        channel._accept_data(bytes(parts[0]) if len(parts) == 1 else b"".join(parts))
+
+    # -- logging ----------------------------------------------------------------------
+
+    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Format nothing: contents never go to a log here."""
+
+    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Format nothing: contents never go to a log here."""
+
+
+def _data_length(plain: bytes) -> int:
+    """Return the data length of a well-formed CHANNEL_DATA packet, or -1.
+
+    `plain` is padding length, type, recipient, string length, data, padding.
+    """
+    if len(plain) < 14 or plain[1] != MSG_CHANNEL_DATA:
+        return -1
+    count = int.from_bytes(plain[6:10], "big")
+    return count if 10 + count + plain[0] == len(plain) else -1
+
+
+class _ChannelBase(SSHChannel[bytes]):
+    """What server and client channels of the gateway share. Bytes only."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._uncredited = 0
+        super().__init__(*args, **kwargs)
+
+    def _connection(self) -> _ConnectionBase | None:
+        return cast("_ConnectionBase | None", self._conn)
+
+    # -- back-pressure ------------------------------------------------------------
+
+    def _pause_resume_writing(self) -> None:
+        """Tell the session about a full buffer or a full transport, once per change."""
+        session = self._session
+        connection = self._connection()
+        if session is None or connection is None:
+            return
+        if self._send_paused:
+            if (
+                self._send_buf_len <= self._send_low_water
+                and not connection.transport_full
+            ):
+                self._send_paused = False
+                session.resume_writing()
+        elif self._send_buf_len > self._send_high_water or connection.transport_full:
+            self._send_paused = True
+            session.pause_writing()
+
+    def _deliver_data(self, data: bytes, datatype: int | None) -> None:
+        """Hand data on, crediting the window for exactly that much."""
+        self._uncredited += len(data)
+        if self._uncredited >= self._init_recv_window // 2:
+            self.send_packet(MSG_CHANNEL_WINDOW_ADJUST, UInt32(self._uncredited))
+            self._recv_window += self._uncredited
+            self._uncredited = 0
+        if self._session is not None:
+            self._session.data_received(data, datatype)
+
+    def process_connection_close(self, exc: Exception | None) -> None:
+        """Deliver what was held back before the channel goes with its connection.
+
+        A device that disconnects right after its last output must not lose the tail
+        to a slow reader. Bounded by one receive window.
+        """
+        self._recv_paused = False
+        while self._recv_buf and self._session is not None:
+            data, datatype = self._recv_buf.pop(0)
+            self._session.data_received(data, datatype)
+        super().process_connection_close(exc)
+
+    # -- sending ------------------------------------------------------------------
+
+    def write(self, data: bytes, datatype: int | None = None) -> None:
+        """Queue `data` and send what the peer's window allows.
+
+        Raises: BrokenPipeError when the channel is not open for sending.
+        """
+        if self._send_state != "open":
+            raise BrokenPipeError("Channel not open for sending")
+        if not data:
+            return
+        self._queue(data, datatype)
+        self._flush_send_buf()
+
+    def _queue(self, data: bytes | memoryview, datatype: int | None) -> None:
+        # asyncssh declares bytearray because its own flush cuts in place; ours slices.
+        self._send_buf.append((cast(bytearray, data), datatype))
+        self._send_buf_len += len(data)
+
+    def _flush_send_buf(self) -> None:
+        """Send what window and key exchange allow, in as few writes as possible."""
+        connection = self._connection()
+        if connection is None:
+            return
+        while self._send_buf and self._send_window and connection._kex_complete:
+            data, datatype = self._send_buf[0]
+            sent = self._send_some(connection, memoryview(data), datatype)
+            if sent == len(data):
+                del self._send_buf[0]
+            else:
+                rest = cast(bytearray, memoryview(data)[sent:])
+                self._send_buf[0] = (rest, datatype)
+            self._send_buf_len -= sent
+            self._send_window -= sent
+        self._pause_resume_writing()
+        if not self._send_buf:
+            if self._send_state == "eof_pending":
+                self.send_packet(MSG_CHANNEL_EOF)
+                self._send_state = "eof"
+            elif self._send_state == "close_pending":
+                self._close_send()
+
+    def _send_some(
+        self, connection: _ConnectionBase, data: memoryview, datatype: int | None
+    ) -> int:
+        """Send a head of `data`; return its length (> 0)."""
+        allowed = min(len(data), self._send_window)
+        cipher = connection.send_cipher_for_data() if datatype is None else None
+        if cipher is not None and self._send_chan is not None:
+            wire, packets = cipher.seal_data(
+                self._send_chan, data[:allowed], self._send_pktsize
+            )
+            connection.send_sealed(wire, packets)
+            return allowed
+        allowed = min(allowed, self._send_pktsize)
+        payload = String(bytes(data[:allowed]))
+        if datatype is None:
+            self.send_packet(MSG_CHANNEL_DATA, payload)
+        else:
+            self.send_packet(MSG_CHANNEL_EXTENDED_DATA, UInt32(datatype), payload)
+        return allowed
+
+    # -- logging --------------------------------------------------------------------
+
+    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Format nothing: contents never go to a log here."""
+
+    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Format nothing: contents never go to a log here."""
+
+
+class ServerChannel(_ChannelBase, SSHServerChannel[bytes]):
+    """A session channel opened by an engineer's client."""
+
+
+class ClientChannel(_ChannelBase, SSHClientChannel[bytes]):
+    """A session channel opened by the gateway on an asset."""
+
+
+class ServerConnection(_ConnectionBase, SSHServerConnection):
+    """A connection accepted from an engineer's client."""
+
+    def create_server_channel(
+        self,
+        encoding: str | None = None,
+        errors: str = "strict",
+        window: int = 0,
+        max_pktsize: int = 0,
+    ) -> SSHServerChannel[bytes]:
+        """Return a channel of this module; `encoding` must be None (bytes only)."""
+        if encoding is not None:
+            raise ValueError("The gateway's channels carry bytes only")
+        max_pktsize = max_pktsize or self._max_pktsize
+        self._update_recv_pktlen(max_pktsize)
+        return ServerChannel(
+            self,
+            self._loop,
+            allow_pty=self._allow_pty,
+            line_editor=False,
+            line_echo=False,
+            line_history=0,
+            max_line_length=0,
+            encoding=None,
+            errors=errors,
+            window=window or self._window,
+            max_pktsize=max_pktsize,
+        )
+
+    async def reload_config(self) -> None:
+        """Do nothing: the gateway reads no OpenSSH configuration files (R37)."""
+
+
+class ClientConnection(_ConnectionBase, SSHClientConnection):
+    """A connection opened to an asset."""
+
+    def new_session_channel(self, *, window: int, max_pktsize: int) -> ClientChannel:
+        """Return an unopened session channel; the caller runs its `create`."""
+        self._update_recv_pktlen(max_pktsize)
+        return ClientChannel(
+            self, self._loop, "strict", None, "strict", window, max_pktsize
+        )
+
+
+# -- self-test ------------------------------------------------------------------------
+
+
+class _EchoSession(SSHServerSession[bytes]):
+    def connection_made(self, chan: Any) -> None:
+        self._chan = chan
+
+    def shell_requested(self) -> bool:
+        return True
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:  # noqa: ARG002
+        self._chan.write(data)
+
+    def eof_received(self) -> bool:
+        self._chan.exit(0)
+        return True
+
+
+class _EchoServer(asyncssh.SSHServer):
+    def begin_auth(self, username: str) -> bool:  # noqa: ARG002
+        return False
+
+    def session_requested(self) -> Any:
+        return _EchoSession()
+
+
+class _CollectSession(SSHClientSession[bytes]):
+    def __init__(self, done: asyncio.Future[bytes]) -> None:
+        self._done = done
+        self._got = bytearray()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:  # noqa: ARG002
+        self._got += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._done.done():
+            if exc is None:
+                self._done.set_result(bytes(self._got))
+            else:
+                self._done.set_exception(exc)
+
+
+async def echo_round_trip(
+    chunks: Sequence[bytes],
+    *,
+    server: type[SSHServerConnection],
+    client: type[SSHClientConnection],
+    encryption: str = "aes256-gcm@openssh.com",
+    rekey_bytes: int = 1 << 30,
+) -> bytes:
+    """Send `chunks` through an SSH echo on a socket pair; return what came back."""
+    loop = asyncio.get_running_loop()
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    common: dict[str, Any] = {
+        "config": None,
+        "encryption_algs": [encryption],
+        "kex_algs": ["curve25519-sha256"],
+        "compression_algs": None,
+        "rekey_bytes": rekey_bytes,
+    }
+    accept_options = await asyncssh.SSHServerConnectionOptions.construct(
+        server_factory=_EchoServer,
+        server_host_keys=[key],
+        line_editor=False,
+        encoding=None,
+        gss_host=None,
+        **common,
+    )
+    connect_options = await asyncssh.SSHClientConnectionOptions.construct(
+        host="127.0.0.1",
+        username="selftest",
+        known_hosts=([key.convert_to_public()], [], []),
+        client_keys=None,
+        agent_path=None,
+        gss_host=None,
+        **common,
+    )
+    connect_options.waiter = loop.create_future()
+    near, far = socket.socketpair()
+    accepted = server(loop, accept_options)
+    connected = client(loop, connect_options, wait="auth")
+    await loop.create_connection(lambda: accepted, sock=near)
+    await loop.create_connection(lambda: connected, sock=far)
+    try:
+        await connect_options.waiter
+        done: asyncio.Future[bytes] = loop.create_future()
+        if isinstance(connected, ClientConnection):
+            channel: SSHClientChannel[bytes] = connected.new_session_channel(
+                window=1 << 21, max_pktsize=1 << 15
+            )
+            await channel.create(
+                lambda: _CollectSession(done),
+                command=None,
+                subsystem=None,
+                env={},
+                request_pty=False,
+                term_type=None,
+                term_size=(0, 0),
+                term_modes={},
+                x11_forwarding=False,
+                x11_display=None,
+                x11_auth_path=None,
+                x11_single_connection=False,
+                agent_forwarding=False,
+            )
+        else:
+            channel, _ = await connected.create_session(
+                lambda: _CollectSession(done), encoding=None
+            )
+        for chunk in chunks:
+            channel.write(chunk)
+            await asyncio.sleep(0)
+        channel.write_eof()
+        return await done
+    finally:
+        connected.abort()
+        accepted.abort()
+        await connected.wait_closed()
+        await accepted.wait_closed()
+
+
+async def self_test(*, rounds: int = 24, rekey_bytes: int = 200_000) -> FastPathStatus:
+    """Compare the fast with the stock path on random data, with rekeying on the way.
+
+    Each end is stock once, so that sending and receiving are each judged by asyncssh.
+    Any difference or error switches the fast path off for new connections. About
+    0.2 s.
+    """
+    if not _State.status.active:
+        return _State.status
+    chunks = [os.urandom(1 + secrets.randbelow(1 << 15)) for _ in range(rounds)]
+    sent = b"".join(chunks)
+    pairs: tuple[tuple[type[SSHServerConnection], type[SSHClientConnection]], ...] = (
+        (ServerConnection, SSHClientConnection),
+        (SSHServerConnection, ClientConnection),
+        (ServerConnection, ClientConnection),
+    )
+    try:
+        for server, client in pairs:
+            async with asyncio.timeout(10):
+                came_back = await echo_round_trip(
+                    chunks, server=server, client=client, rekey_bytes=rekey_bytes
+                )
+            if came_back != sent:
+                disable(f"self-test: {server.__name__} altered the data")
+                break
+    except (asyncssh.Error, OSError, TimeoutError) as error:
+        disable(f"self-test failed: {error!r}")
+    return _State.status

@@ -29,7 +29,7 @@ mapfile -t shell_scripts < <(git ls-files -- 'scripts/*.sh' '.ci/run' '*.sh' | s
 
 run format ruff format --check "${python_trees[@]}"
 run lint ruff check "${python_trees[@]}"
-run types mypy
+run types env SLUICE_DATA_DIR="$data" mypy
 run imports lint-imports
 run migrations env SLUICE_DATA_DIR="$data" python manage.py makemigrations --check --dry-run
 run system-check env SLUICE_DATA_DIR="$data" python manage.py check --fail-level WARNING

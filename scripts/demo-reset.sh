@@ -11,8 +11,8 @@ if [[ ! -e $data ]]; then
   echo "demo-reset: $data does not exist, nothing to do"
   exit 0
 fi
-if [[ ! -f $data/sluice.sqlite3 ]]; then
-  echo "demo-reset: $data holds no sluice.sqlite3, so it is not ours to remove" >&2
+if [[ ! -f $data/sluice.sqlite3 && ! -f $data/secrets/vault-key ]]; then
+  echo "demo-reset: $data is no data directory of Sluice, so it stays" >&2
   exit 1
 fi
 for lock in "$data"/*.lock; do

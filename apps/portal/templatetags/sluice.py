@@ -1,4 +1,4 @@
-"""Tags and filters that put states, times and identifiers into the same words everywhere.
+"""Tags and filters: states, times and identifiers in the same words everywhere.
 
 Times are aware datetimes; they are shown in UTC, and in the plant's zone beside it.
 """

@@ -1,0 +1,1 @@
+"""What people type, checked for shape before an operation is asked."""

@@ -1,0 +1,1 @@
+"""Pages: load, decide, call one operation, render or redirect."""

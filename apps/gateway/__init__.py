@@ -1,0 +1,1 @@
+"""The gateway context: the SSH data path, the policy enforcement point."""

@@ -32,10 +32,9 @@ die() {
   exit 1
 }
 
-# fingerprint FILE...: what these files hold, and where the checkout lies (scripts in a
-# virtual environment carry absolute paths, so a moved checkout needs a new one).
+# fingerprint FILE...: what these files hold.
 fingerprint() {
-  { cat -- "$@" && pwd -P; } | sha256sum | cut -d' ' -f1
+  cat -- "$@" | sha256sum | cut -d' ' -f1
 }
 
 # stamped STAMP FINGERPRINT: true when the part was made from exactly this.
@@ -48,23 +47,44 @@ python_fits() {
     >/dev/null 2>&1
 }
 
-# The first Python of a version we support. Each candidate is run, not only looked up:
-# a version manager's shim can be on PATH and still refuse to start.
+# The scripts of an environment carry absolute paths, so a checkout that was moved or
+# copied needs new ones.
+environment_fits() { # environment_fits DIRECTORY
+  [[ -f $1/.place ]] && [[ $(<"$1/.place") == "$(pwd -P)" ]] && python_fits "$1/bin/python"
+}
+
+make_environment() { # make_environment DIRECTORY
+  local python
+  python=$(pick_python)
+  say "making $1 with $python"
+  rm -rf "$1"
+  .boot/bin/uv venv --quiet --python "$python" "$1"
+  pwd -P >"$1/.place"
+}
+
+has_pip() {
+  "$1" -m pip --version >/dev/null 2>&1
+}
+
+# pick_python [TEST]: the first Python of a version we support that passes TEST too.
+# Each candidate is run, not only looked up: a version manager's shim can be on PATH and
+# still refuse to start.
 pick_python() {
-  local candidate
+  local candidate also=${1:-true}
   if [[ -n ${PYTHON:-} ]]; then
     python_fits "$PYTHON" || die "PYTHON=$PYTHON is not a working Python 3.11 to 3.14"
+    "$also" "$PYTHON" || die "PYTHON=$PYTHON has no pip"
     command -v "$PYTHON"
     return
   fi
   for candidate in python3 python3.11 python3.12 python3.13 python3.14 \
     /usr/bin/python3 /usr/local/bin/python3; do
-    if python_fits "$candidate"; then
+    if python_fits "$candidate" && "$also" "$candidate"; then
       command -v "$candidate"
       return
     fi
   done
-  die "no Python 3.11 to 3.14 found (Debian: apt-get install python3 python3-pip)"
+  die "no Python 3.11 to 3.14 with pip found (Debian: apt-get install python3 python3-pip)"
 }
 
 # uv through pip into .boot. `--target` is allowed on an externally managed Python
@@ -75,9 +95,7 @@ install_uv() {
   if [[ -x .boot/bin/uv ]] && stamped .boot/.stamp "$print"; then
     return
   fi
-  python=$(pick_python)
-  "$python" -m pip --version >/dev/null 2>&1 ||
-    die "$python has no pip (Debian: apt-get install python3-pip)"
+  python=$(pick_python has_pip)
   say "fetching uv with $python -m pip"
   rm -rf .boot .boot.new
   "$python" -m pip install --quiet --no-deps --only-binary :all: --require-hashes \
@@ -89,21 +107,15 @@ install_uv() {
 # The development lock is a superset of the other with the same versions, so an
 # environment made for development also serves the product and is left alone.
 install_python_packages() {
-  local print wanted=$level python
+  local print wanted=$level
+  environment_fits .venv || make_environment .venv
   if [[ $wanted == base ]] &&
-    stamped .venv/.stamp-dev "$(fingerprint requirements/dev.txt)" &&
-    python_fits .venv/bin/python; then
+    stamped .venv/.stamp-dev "$(fingerprint requirements/dev.txt)"; then
     return
   fi
   print=$(fingerprint "requirements/$wanted.txt")
-  if stamped ".venv/.stamp-$wanted" "$print" && python_fits .venv/bin/python; then
+  if stamped ".venv/.stamp-$wanted" "$print"; then
     return
-  fi
-  if ! python_fits .venv/bin/python; then
-    rm -rf .venv
-    python=$(pick_python)
-    say "making .venv with $python"
-    .boot/bin/uv venv --quiet --python "$python" .venv
   fi
   say "installing Python packages ($wanted)"
   rm -f .venv/.stamp-*
@@ -126,10 +138,9 @@ install_browser_packages() {
     return
   fi
   if ! node_fits; then
-    if [[ ! -x .node/bin/npm ]]; then
+    if ! environment_fits .node || [[ ! -x .node/bin/npm ]]; then
       say "no node >= 18 with npm on PATH: fetching one"
-      rm -rf .node
-      .boot/bin/uv venv --quiet --python "$(pick_python)" .node
+      make_environment .node
       .boot/bin/uv pip sync --quiet --require-hashes --no-build \
         --python .node/bin/python requirements/node.txt
     fi

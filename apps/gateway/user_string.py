@@ -66,9 +66,7 @@ def parse_user_string(text: str) -> ParsedLogin:
     if not all(parts):
         raise UserStringError(f"the user name has an empty part; {USAGE}")
     if not all(_is_name(part) for part in parts):
-        raise UserStringError(
-            f"the user name has characters names cannot have; {USAGE}"
-        )
+        raise UserStringError(f"the user name has forbidden characters; {USAGE}")
     handle, *account, asset = parts
     return ParsedLogin(
         handle=handle.lower(),

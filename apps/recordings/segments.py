@@ -110,7 +110,11 @@ class SegmentEncoder:
 
     def _drop_old_frame(self, microseconds: int) -> None:
         if microseconds - self._frame_began >= FRAME_MICROSECONDS:
-            self._stream = None
+            self._leave_frame()
+
+    def _leave_frame(self) -> None:
+        self._stream = None
+        self._frame_bytes = 0
 
     def _segment(self, plain: bytes, first: int, last: int, *, end: bool) -> bytes:
         flags = FRAME_END if end else 0
@@ -118,7 +122,7 @@ class SegmentEncoder:
             flags |= FRAME_START
             compressor = zstandard.ZstdCompressor(compression_params=_COMPRESSION)
             self._stream = compressor.compressobj()
-            self._frame_bytes, self._frame_began = 0, first
+            self._frame_began = first
             self._frames += 1
             self.index.append((self.segments, self.size, first))
         stream = self._stream
@@ -129,7 +133,7 @@ class SegmentEncoder:
         )
         self._frame_bytes += len(plain)
         if end:
-            self._stream = None
+            self._leave_frame()
         head = SegmentHeader(
             number=self.segments,
             flags=flags,

@@ -393,6 +393,8 @@ def _check_head(
         signature = base64.b64decode(str(line["signature"]), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Broken(where, "the signature is not base64") from error
+    if base64.b64encode(signature).decode("ascii") != line["signature"]:
+        raise Broken(where, "the signature is not base64")
     message = hashlib.sha256(HEAD_TAG + canonical_json(head)).digest()
     signer = _check_signature(where, keys, str(line["key"]), message, signature)
     if head.get("hash") != link.hex():
@@ -481,7 +483,7 @@ def _hash_in(line: dict[str, Any], name: str, where: str) -> bytes:
         value = bytes.fromhex(text) if isinstance(text, str) else b""
     except ValueError:
         value = b""
-    if len(value) != HASH_BYTES:
+    if len(value) != HASH_BYTES or value.hex() != text:
         raise Broken(where, f"{name} is not a SHA-256 hash")
     return value
 

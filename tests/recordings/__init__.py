@@ -1,0 +1,1 @@
+"""Tests of recordings: format, writer, reader, export, verifier."""

@@ -52,6 +52,11 @@ test: setup-dev ## Run all tests: the database rules on PostgreSQL, then everyth
 	@scripts/test-tools.sh
 	@scripts/test.sh $(PYTEST_ARGS)
 
+.PHONY: coverage
+coverage: setup-dev ## The same with branch coverage
+	@scripts/test-tools.sh
+	@scripts/test.sh --cov --cov-append --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
 .PHONY: check
 check: setup-dev ## Format, lint, types, imports, migrations, templates, scripts, locks
 	@scripts/check.sh

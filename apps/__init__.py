@@ -1,0 +1,1 @@
+"""Sluice's contexts and interfaces; imports between them go down only."""

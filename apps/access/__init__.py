@@ -1,0 +1,1 @@
+"""The access context: requests, approvals, grants and the policy decision point."""

@@ -1,0 +1,50 @@
+"""Which state may follow which, for requests and grants. Pure.
+
+The diagrams in the documentation are made from these tables.
+"""
+
+from enum import StrEnum
+
+
+class RequestState(StrEnum):
+    """States of a request for access."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    WITHDRAWN = "withdrawn"
+    LAPSED = "lapsed"
+
+
+class GrantState(StrEnum):
+    """States of a grant. What counts is time; `ended` is noted by a sweep."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    FINISHED = "finished"
+
+
+REQUEST_TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
+    RequestState.PENDING: frozenset(
+        {
+            RequestState.APPROVED,
+            RequestState.DENIED,
+            RequestState.WITHDRAWN,
+            RequestState.LAPSED,
+        }
+    ),
+    RequestState.APPROVED: frozenset(),
+    RequestState.DENIED: frozenset(),
+    RequestState.WITHDRAWN: frozenset(),
+    RequestState.LAPSED: frozenset(),
+}
+
+GRANT_TRANSITIONS: dict[GrantState, frozenset[GrantState]] = {
+    GrantState.ACTIVE: frozenset(
+        {GrantState.EXPIRED, GrantState.REVOKED, GrantState.FINISHED}
+    ),
+    GrantState.EXPIRED: frozenset(),
+    GrantState.REVOKED: frozenset(),
+    GrantState.FINISHED: frozenset(),
+}

@@ -1,0 +1,43 @@
+"""The proof value: whoever holds a `ConnectionPermit` was let through by the decision.
+
+The gateway dials with a permit and nothing else, so it cannot reach another asset,
+account or address than the one that was decided on. Only
+`access.operations.authorize_connection` and `authorize_grant` make one; a test reads
+the whole code base for it.
+"""
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionPermit:
+    """What one person may do on one asset until `deadline`, and how to get there."""
+
+    user_id: uuid.UUID
+    handle: str
+    site_id: uuid.UUID
+    asset_id: uuid.UUID
+    asset_name: str
+    address: str
+    port: int
+    # OpenSSH lines of the confirmed host keys; never empty.
+    host_keys: tuple[str, ...]
+    crypto_profile: str
+    account_id: uuid.UUID
+    account_name: str
+    # What is sent to the asset as user name.
+    login: str
+    credential_kind: str
+    grant_id: uuid.UUID
+    services: frozenset[str]
+    deadline: dt.datetime
+    end_mode: str
+    grace_seconds: int
+    in_operation: bool
+    session_limit: int
+    source_address: str
+    # ssh or browser
+    door: str
+    issued_at: dt.datetime

@@ -1,0 +1,175 @@
+"""Reading requests and grants: who sees and decides what, and facts for the policy."""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable
+
+from django.conf import settings
+from django.db.models import Q, QuerySet
+
+from apps.access.denials import Allowed, DenialCode, Denied
+from apps.access.lifecycle import RequestState
+from apps.access.models import AccessRequest, Grant
+from apps.access.policy import (
+    GrantFacts,
+    PathFacts,
+    PersonFacts,
+    RequestRules,
+    decide_approval,
+    decide_connection,
+)
+from apps.accounts.models import User
+from apps.inventory.models import Asset, Site
+from apps.inventory.queries import (
+    conduit_to,
+    gateway_zone,
+    is_member,
+    pinned_host_keys,
+    sites_of,
+)
+
+
+def rules() -> RequestRules:
+    """Return what requests must keep to, from the settings."""
+    return RequestRules(
+        step_minutes=settings.GRANT_STEP_MINUTES,
+        maximum_minutes=settings.GRANT_MAXIMUM_MINUTES,
+        work_order_pattern=settings.WORK_ORDER_PATTERN,
+    )
+
+
+def person_facts(user: User, site: Site) -> PersonFacts:
+    """Return what counts of `user` at `site`, read now."""
+    return PersonFacts(
+        disabled=user.disabled_at is not None,
+        is_engineer=user.is_engineer,
+        is_approver=user.is_approver,
+        is_member=is_member(user, site),
+    )
+
+
+def path_facts(asset: Asset) -> PathFacts:
+    """Return what counts of the way to `asset`, read now."""
+    zone = gateway_zone(asset.zone.site)
+    conduit = conduit_to(asset)
+    return PathFacts(
+        asset_retired=asset.retired_at is not None,
+        gateway_zone=zone.name if zone else None,
+        asset_zone=asset.zone.name,
+        conduit=conduit.name if conduit else None,
+        conduit_services=frozenset(conduit.services if conduit else ()),
+        host_key_pinned=bool(pinned_host_keys(asset.pk)),
+    )
+
+
+def grant_facts(grant: Grant) -> GrantFacts:
+    """Return what counts of `grant`."""
+    return GrantFacts(
+        starts_at=grant.starts_at,
+        ends_at=grant.ends_at,
+        revoked=grant.revoked_at is not None,
+        finished=grant.finished_at is not None,
+        services=frozenset(grant.services),
+    )
+
+
+def standing(
+    grant_ids: Iterable[uuid.UUID], *, now: dt.datetime
+) -> dict[uuid.UUID, Allowed | Denied]:
+    """Make the decision again for each of these grants; a grant not found is denied."""
+    wanted = set(grant_ids)
+    grants = Grant.objects.select_related("person", "asset__zone__site").filter(
+        pk__in=wanted
+    )
+    found: dict[uuid.UUID, Allowed | Denied] = {
+        grant.pk: decide_connection(
+            person_facts(grant.person, grant.asset.zone.site),
+            path_facts(grant.asset),
+            grant_facts(grant),
+            now=now,
+        )
+        for grant in grants
+    }
+    return {
+        grant_id: found.get(grant_id, Denied(DenialCode.NO_GRANT))
+        for grant_id in wanted
+    }
+
+
+def approvers_for(asset: Asset, *, excluding: User) -> QuerySet[User]:
+    """Return who could approve access to `asset` for `excluding`: never they."""
+    return (
+        User.objects.enabled()
+        .filter(is_approver=True, site_memberships__site=asset.zone.site)
+        .exclude(pk=excluding.pk)
+        .order_by("full_name")
+    )
+
+
+def requests_visible_to(user: User) -> QuerySet[AccessRequest]:
+    """Return the requests `user` may see: own; approvers' and auditors', the site's."""
+    visible = Q(requester=user)
+    if user.is_approver or user.is_auditor:
+        visible |= Q(asset__zone__site__in=sites_of(user))
+    return AccessRequest.objects.select_related(
+        "requester", "asset__zone__site", "account"
+    ).filter(visible)
+
+
+def requests_awaiting(user: User, *, now: dt.datetime) -> QuerySet[AccessRequest]:
+    """Return the requests this approver can decide now, oldest first."""
+    if not user.is_approver:
+        return AccessRequest.objects.none()
+    return (
+        AccessRequest.objects.select_related(
+            "requester", "asset__zone__site", "account"
+        )
+        .filter(
+            state=RequestState.PENDING,
+            lapses_at__gt=now,
+            asset__zone__site__in=sites_of(user),
+        )
+        .exclude(requester=user)
+        .order_by("submitted_at")
+    )
+
+
+def grants_of(user: User) -> QuerySet[Grant]:
+    """Return the grants `user` has or had."""
+    return Grant.objects.select_related(
+        "asset__zone__site", "account", "request", "revoked_by"
+    ).filter(person=user)
+
+
+def grants_visible_to(user: User) -> QuerySet[Grant]:
+    """Return the grants `user` may see: own; approvers' and auditors', the site's."""
+    visible = Q(person=user)
+    if user.is_approver or user.is_auditor:
+        visible |= Q(asset__zone__site__in=sites_of(user))
+    return Grant.objects.select_related(
+        "person", "asset__zone__site", "account", "request", "revoked_by"
+    ).filter(visible)
+
+
+def may_decide(
+    user: User, request: AccessRequest, *, now: dt.datetime
+) -> Allowed | Denied:
+    """Say whether `user` may approve or deny `request` now."""
+    return decide_approval(
+        person_facts(user, request.asset.zone.site),
+        is_requester=user.pk == request.requester_id,
+        is_pending=request.state == RequestState.PENDING and now < request.lapses_at,
+        is_current=True,
+    )
+
+
+def may_revoke(user: User, grant: Grant) -> Allowed | Denied:
+    """Say whether `user` may revoke `grant`: an approver of its site may.
+
+    The person themselves gives it back instead (`finish_grant`).
+    """
+    if user.disabled_at is not None or not user.is_approver:
+        return Denied(DenialCode.NOT_PERMITTED)
+    if not is_member(user, grant.asset.zone.site):
+        return Denied(DenialCode.NOT_PERMITTED)
+    return Allowed("approver of the site")

@@ -1,0 +1,1 @@
+"""The accounts context: people, roles, factors and keys."""

@@ -1,0 +1,148 @@
+"""People, their roles and their SSH public keys."""
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import UserManager as DjangoUserManager
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models.functions import Lower
+
+from apps.audit.identifiers import short_id, uuid7
+from apps.audit.operations import Party
+
+# It is the first part of an SSH user string, so no separator and nothing a shell,
+# a path or a certificate could read otherwise.
+HANDLE = RegexValidator(
+    r"\A[a-z][a-z0-9._-]{1,31}\Z",
+    "Use 2 to 32 small letters, digits, dots, hyphens or underscores; begin with a "
+    "letter.",
+)
+
+
+class UserQuerySet(models.QuerySet["User"]):
+    """Row sets of people."""
+
+    def enabled(self) -> "UserQuerySet":
+        """Return the people who are not disabled."""
+        return self.filter(disabled_at=None)
+
+
+class UserManager(DjangoUserManager["User"]):
+    """Finds people by handle whatever its case; makes nobody by itself."""
+
+    # Made by `from_queryset` below, which the migration writer cannot name.
+    use_in_migrations = False
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        """Return the person with this handle, whatever its case."""
+        return self.get(username__iexact=username)
+
+
+class User(AbstractBaseUser):
+    """A named person. Roles say what they may come to do, sites say where."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    username = models.CharField("handle", max_length=32, validators=[HANDLE])
+    full_name = models.CharField(max_length=120)
+    email = models.EmailField(blank=True)
+    organisation = models.CharField(max_length=120, blank=True)
+    is_engineer = models.BooleanField("engineer", default=False)
+    is_approver = models.BooleanField("approver", default=False)
+    is_auditor = models.BooleanField("auditor", default=False)
+    is_administrator = models.BooleanField("administrator", default=False)
+    disabled_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+    # Sessions and grants made before this moment do not count any more.
+    factors_reset_at = models.DateTimeField(null=True, blank=True)
+
+    USERNAME_FIELD = "username"
+    REQUIRED_FIELDS: list[str] = []
+
+    objects = UserManager.from_queryset(UserQuerySet)()
+
+    class Meta:
+        ordering = ["username"]
+        constraints = [
+            models.UniqueConstraint(
+                Lower("username"), name="handle_is_unique_whatever_its_case"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(username__regex=r"^[a-z][a-z0-9._-]+$"),
+                name="handle_is_safe_for_ssh",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.username
+
+    @property
+    def is_active(self) -> bool:  # type: ignore[override]  # a column in Django's own
+        """Say whether this person may sign in (Django's word for not disabled)."""
+        return self.disabled_at is None
+
+    @property
+    def party(self) -> Party:
+        """Return this person as the ledger keeps them."""
+        return Party("person", str(self.pk), self.username)
+
+    @property
+    def role_names(self) -> list[str]:
+        """Return the roles this person holds, in the order people read them."""
+        pairs = [
+            ("engineer", self.is_engineer),
+            ("approver", self.is_approver),
+            ("auditor", self.is_auditor),
+            ("administrator", self.is_administrator),
+        ]
+        return [name for name, held in pairs if held]
+
+    def get_full_name(self) -> str:
+        """Return the name for people to read."""
+        return self.full_name
+
+    def get_short_name(self) -> str:
+        """Return the handle."""
+        return self.username
+
+
+class SshPublicKeyQuerySet(models.QuerySet["SshPublicKey"]):
+    """Row sets of public keys."""
+
+    def usable(self) -> "SshPublicKeyQuerySet":
+        """Return the keys that were not removed, of people who are not disabled."""
+        return self.filter(removed_at=None, user__disabled_at=None)
+
+
+class SshPublicKey(models.Model):
+    """A key a person signs in with over SSH. Removed keys stay as evidence."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, models.PROTECT, related_name="ssh_public_keys")
+    name = models.CharField(max_length=80)
+    algorithm = models.CharField(max_length=80)
+    # OpenSSH one-line form without the comment: `ssh-ed25519 AAAA...`
+    line = models.TextField()
+    # `SHA256:` and unpadded base64, as ssh-keygen -l prints it.
+    fingerprint = models.CharField(max_length=80)
+    added_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    removed_at = models.DateTimeField(null=True, blank=True)
+
+    objects = SshPublicKeyQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-added_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["fingerprint"],
+                condition=models.Q(removed_at=None),
+                name="one_person_per_public_key",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.fingerprint}"
+
+    @property
+    def short_id(self) -> str:
+        """Return the form shown to people."""
+        return short_id("K", self.id)

@@ -1,0 +1,1 @@
+"""The audit context: the ledger of everything that happened."""

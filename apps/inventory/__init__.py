@@ -1,0 +1,1 @@
+"""The inventory context: sites, zones, conduits, assets and their accounts."""

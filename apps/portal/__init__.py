@@ -1,0 +1,1 @@
+"""The portal context: HTML pages and WebSockets."""

@@ -1,0 +1,1 @@
+"""The recordings context: writing, sealing, reading and verifying recordings."""

@@ -1,0 +1,1 @@
+"""The sessions context: live and ended sessions."""

@@ -1,0 +1,590 @@
+"""Every write to sessions, channels, gateways and connection tickets."""
+
+import datetime as dt
+import hashlib
+import secrets
+import uuid
+from dataclasses import dataclass
+
+from django.db import transaction
+
+from apps.access import operations as access
+from apps.access.denials import Allowed, DenialCode, Denied
+from apps.access.models import Grant
+from apps.access.permits import ConnectionPermit
+from apps.accounts.models import User
+from apps.audit import operations as audit
+from apps.audit.kinds import Kind
+from apps.audit.models import Outcome
+from apps.audit.operations import NOBODY, Party
+from apps.inventory.models import Asset
+from apps.sessions import queries
+from apps.sessions.lifecycle import TRANSITIONS, EndReason, SessionState
+from apps.sessions.models import (
+    Channel,
+    ConnectionTicket,
+    GatewayNode,
+    Session,
+    TicketPurpose,
+)
+from apps.vault import operations as vault
+from apps.vault.leases import LeasedCredential
+from apps.vault.models import Lease, LeaseState
+
+_TICKET_SECONDS = 30
+_DETAIL_LENGTH = 300
+
+
+@transaction.atomic
+def register_gateway(
+    *, name: str, version: str, ssh_address: str, link_address: str, now: dt.datetime
+) -> GatewayNode:
+    """Note that a gateway started. A running one of the same name was lost.
+
+    Two gateways with one name cannot both run: the newer one takes over, and the older
+    one stops when its heartbeat finds its row stopped.
+    """
+    for previous in GatewayNode.objects.select_for_update().filter(
+        name=name, stopped_at=None
+    ):
+        _lose_gateway(previous, now=now)
+    gateway = GatewayNode.objects.create(
+        name=name,
+        version=version,
+        ssh_address=ssh_address,
+        link_address=link_address,
+        started_at=now,
+        seen_at=now,
+    )
+    audit.record(
+        Kind.GATEWAY_STARTED, now=now, actor=gateway.party, subject=gateway.party
+    )
+    return gateway
+
+
+def heartbeat(*, gateway_id: uuid.UUID, now: dt.datetime) -> bool:
+    """Note that the gateway lives; False tells it that it was given up for lost."""
+    changed = GatewayNode.objects.filter(pk=gateway_id, stopped_at=None).update(
+        seen_at=now
+    )
+    return changed == 1
+
+
+@transaction.atomic
+def stop_gateway(*, gateway_id: uuid.UUID, now: dt.datetime) -> bool:
+    """Note that the gateway stopped in good order; it has closed its sessions."""
+    changed = GatewayNode.objects.filter(pk=gateway_id, stopped_at=None).update(
+        stopped_at=now, seen_at=now
+    )
+    if changed != 1:
+        return False
+    gateway = GatewayNode.objects.get(pk=gateway_id)
+    audit.record(
+        Kind.GATEWAY_STOPPED, now=now, actor=gateway.party, subject=gateway.party
+    )
+    return True
+
+
+def close_lost_gateways(*, now: dt.datetime, lost_after: dt.timedelta) -> int:
+    """Give up the gateways not seen for `lost_after` and close their sessions."""
+    lost = 0
+    for gateway_id in list(
+        GatewayNode.objects.filter(
+            stopped_at=None, seen_at__lte=now - lost_after
+        ).values_list("pk", flat=True)
+    ):
+        with transaction.atomic():
+            gateway = (
+                GatewayNode.objects.select_for_update()
+                .filter(pk=gateway_id, stopped_at=None, seen_at__lte=now - lost_after)
+                .first()
+            )
+            if gateway is not None:
+                _lose_gateway(gateway, now=now)
+                lost += 1
+    return lost
+
+
+def _lose_gateway(gateway: GatewayNode, *, now: dt.datetime) -> None:
+    """Close a vanished gateway's sessions; the caller holds the row's lock."""
+    gateway.stopped_at = now
+    gateway.save(update_fields=["stopped_at"])
+    sessions = list(
+        Session.objects.live().filter(gateway=gateway).values_list("pk", flat=True)
+    )
+    audit.record(
+        Kind.GATEWAY_LOST,
+        now=now,
+        actor=audit.system("sessions"),
+        subject=gateway.party,
+        outcome=Outcome.FAILURE,
+        data={"last_seen_at": gateway.seen_at, "sessions": len(sessions)},
+    )
+    for session_id in sessions:
+        close_session(
+            session_id=session_id,
+            reason=EndReason.GATEWAY_LOST,
+            detail=f"{gateway.name} was last seen at {gateway.seen_at.isoformat()}",
+            now=now,
+        )
+
+
+@transaction.atomic
+def open_session(
+    *, permit: ConnectionPermit, gateway_id: uuid.UUID, client: str, now: dt.datetime
+) -> Session | Denied:
+    """Make the row of a session that a permit allows, before anything is dialled.
+
+    The asset's limit is counted under a lock on the asset, so that two at once cannot
+    both be the last.
+    """
+    asset = Asset.objects.select_for_update().get(pk=permit.asset_id)
+    if asset.session_limit:
+        live = Session.objects.live().filter(asset=asset).count()
+        if live >= asset.session_limit:
+            denial = Denied(DenialCode.SESSION_LIMIT)
+            audit.record(
+                Kind.CONNECTION_DENIED,
+                now=now,
+                actor=Party("person", str(permit.user_id), permit.handle),
+                subject=asset.party,
+                source_address=permit.source_address,
+                outcome=Outcome.DENIED,
+                data={"code": denial.code, "live": live},
+            )
+            return denial
+    session = Session.objects.create(
+        grant_id=permit.grant_id,
+        person_id=permit.user_id,
+        asset=asset,
+        account_id=permit.account_id,
+        gateway_id=gateway_id,
+        door=permit.door,
+        source_address=permit.source_address,
+        client="".join(c for c in client if c.isprintable())[:120],
+        crypto_profile=permit.crypto_profile,
+        end_mode=permit.end_mode,
+        opened_at=now,
+        deadline=permit.deadline,
+    )
+    audit.record(
+        Kind.SESSION_OPENED,
+        now=now,
+        actor=Party("person", str(permit.user_id), permit.handle),
+        subject=session.party,
+        source_address=permit.source_address,
+        data={
+            "asset": permit.asset_name,
+            "account": permit.account_name,
+            "grant": str(permit.grant_id),
+            "door": permit.door,
+            "deadline": permit.deadline,
+            "end_mode": permit.end_mode,
+            "crypto_profile": permit.crypto_profile,
+        },
+    )
+    return session
+
+
+@transaction.atomic
+def lease_for_session(*, session_id: uuid.UUID, now: dt.datetime) -> LeasedCredential:
+    """Lease the credential of the session's account until its deadline.
+
+    A second call (after the asset refused a credential that was being rotated) ends the
+    first lease. Raises: vault.operations.NoCredentialError.
+    """
+    session = Session.objects.select_for_update().get(pk=session_id)
+    if session.lease_id is not None:
+        vault.end_lease(lease_id=session.lease_id, now=now)
+    credential = vault.lease_credential(
+        account_id=session.account_id,
+        holder=session.pk,
+        deadline=session.deadline,
+        now=now,
+    )
+    session.lease_id = credential.lease_id
+    session.save(update_fields=["lease"])
+    return credential
+
+
+def _move(session: Session, state: SessionState) -> bool:
+    if state not in TRANSITIONS[SessionState(session.state)]:
+        return False
+    session.state = state
+    return True
+
+
+@transaction.atomic
+def activate_session(
+    *, session_id: uuid.UUID, host_key_fingerprint: str, now: dt.datetime
+) -> bool:
+    """Note that the asset was reached: from now on channels may open."""
+    session = Session.objects.select_for_update().get(pk=session_id)
+    if not _move(session, SessionState.ACTIVE):
+        return False
+    session.active_at = now
+    session.host_key_fingerprint = host_key_fingerprint
+    session.save(update_fields=["state", "active_at", "host_key_fingerprint"])
+    audit.record(
+        Kind.SESSION_ACTIVATED,
+        now=now,
+        actor=audit.system("gateway"),
+        subject=session.party,
+        data={"host_key": host_key_fingerprint},
+    )
+    return True
+
+
+@transaction.atomic
+def note_frozen(*, session_id: uuid.UUID, frozen: bool, now: dt.datetime) -> bool:
+    """Note that the session's input is held, or runs again."""
+    session = Session.objects.select_for_update().get(pk=session_id)
+    if not _move(session, SessionState.FROZEN if frozen else SessionState.ACTIVE):
+        return False
+    session.save(update_fields=["state"])
+    audit.record(
+        Kind.SESSION_FROZEN,
+        now=now,
+        actor=audit.system("gateway"),
+        subject=session.party,
+        data={"frozen": frozen},
+    )
+    return True
+
+
+@transaction.atomic
+def note_ending(*, session_id: uuid.UUID, now: dt.datetime) -> bool:
+    """Note that the session takes no new channel any more."""
+    session = Session.objects.select_for_update().get(pk=session_id)
+    if not _move(session, SessionState.ENDING):
+        return False
+    session.save(update_fields=["state"])
+    audit.record(
+        Kind.SESSION_FROZEN,
+        now=now,
+        actor=audit.system("gateway"),
+        subject=session.party,
+        data={"ending": True},
+    )
+    return True
+
+
+@transaction.atomic
+def close_session(
+    *, session_id: uuid.UUID, reason: EndReason, detail: str = "", now: dt.datetime
+) -> bool:
+    """End a session's row, its channels and its lease; False when it had ended."""
+    session = (
+        Session.objects.select_for_update(of=("self",))
+        .select_related("person", "account__asset")
+        .filter(pk=session_id, ended_at=None)
+        .first()
+    )
+    if session is None:
+        return False
+    session.state = SessionState.ENDED
+    session.ended_at = now
+    session.end_reason = reason
+    session.end_detail = detail[:_DETAIL_LENGTH]
+    session.save(update_fields=["state", "ended_at", "end_reason", "end_detail"])
+    Channel.objects.filter(session=session, closed_at=None).update(closed_at=now)
+    if session.lease_id is not None:
+        vault.end_lease(lease_id=session.lease_id, now=now)
+    audit.record(
+        Kind.SESSION_ENDED,
+        now=now,
+        actor=audit.system("gateway"),
+        subject=session.party,
+        outcome=Outcome.SUCCESS
+        if reason
+        not in {
+            EndReason.GATEWAY_LOST,
+            EndReason.RECORDING_FAILED,
+            EndReason.TARGET_LOST,
+        }
+        else Outcome.FAILURE,
+        data={
+            "reason": reason,
+            "detail": session.end_detail,
+            "seconds": (now - session.opened_at).total_seconds(),
+        },
+    )
+    return True
+
+
+def end_leases_of_ended_sessions(*, now: dt.datetime) -> int:
+    """End leases whose session has ended or never came to be; returns how many.
+
+    A gateway that dies between lease and session leaves such a lease behind.
+    """
+    orphans = (
+        Lease.objects.filter(state=LeaseState.ISSUED)
+        .filter(issued_at__lte=now - dt.timedelta(seconds=30))
+        .values_list("pk", "holder")
+    )
+    live = set(Session.objects.live().values_list("pk", flat=True))
+    ended = 0
+    for lease_id, holder in list(orphans):
+        if holder not in live and vault.end_lease(lease_id=lease_id, now=now):
+            ended += 1
+    return ended
+
+
+@transaction.atomic
+def open_channel(
+    *,
+    session_id: uuid.UUID,
+    number: int,
+    kind: str,
+    has_pty: bool,
+    now: dt.datetime,
+    command: str = "",
+) -> None:
+    """Note that a channel was opened; `number` is its number in the recording."""
+    session = Session.objects.select_related("person", "account__asset").get(
+        pk=session_id
+    )
+    # PostgreSQL text cannot hold NUL.
+    command = command.replace("\x00", "\ufffd")
+    Channel.objects.create(
+        session=session,
+        number=number,
+        kind=kind,
+        command=command,
+        has_pty=has_pty,
+        opened_at=now,
+    )
+    audit.record(
+        Kind.CHANNEL_OPENED,
+        now=now,
+        actor=session.person.party,
+        subject=session.party,
+        data={
+            "number": number,
+            "kind": kind,
+            "pty": has_pty,
+            "command": command[:1000],
+        },
+    )
+
+
+@transaction.atomic
+def close_channel(
+    *,
+    session_id: uuid.UUID,
+    number: int,
+    exit_status: int | None,
+    exit_signal: str,
+    bytes_in: int,
+    bytes_out: int,
+    now: dt.datetime,
+) -> bool:
+    """Note that a channel was closed, how, and after how many bytes each way."""
+    changed = Channel.objects.filter(session_id=session_id, number=number).update(
+        closed_at=now,
+        exit_status=exit_status,
+        exit_signal=exit_signal[:20],
+        bytes_in=bytes_in,
+        bytes_out=bytes_out,
+    )
+    if changed != 1:
+        return False
+    session = Session.objects.select_related("person", "account__asset").get(
+        pk=session_id
+    )
+    audit.record(
+        Kind.CHANNEL_CLOSED,
+        now=now,
+        actor=audit.system("gateway"),
+        subject=session.party,
+        data={
+            "number": number,
+            "exit_status": exit_status,
+            "exit_signal": exit_signal,
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+        },
+    )
+    return True
+
+
+@transaction.atomic
+def record_channel_refused(
+    *,
+    session_id: uuid.UUID | None,
+    actor: Party,
+    kind: str,
+    reason: str,
+    source_address: str,
+    now: dt.datetime,
+) -> None:
+    """Write that a channel or request was refused."""
+    session = (
+        Session.objects.select_related("person", "account__asset")
+        .filter(pk=session_id)
+        .first()
+        if session_id
+        else None
+    )
+    audit.record(
+        Kind.CHANNEL_REFUSED,
+        now=now,
+        actor=actor,
+        subject=session.party if session else NOBODY,
+        source_address=source_address,
+        outcome=Outcome.DENIED,
+        data={"kind": kind[:100], "reason": reason[:300]},
+    )
+
+
+@transaction.atomic
+def ask_terminate(
+    *, session_id: uuid.UUID, by: User, reason: str, now: dt.datetime
+) -> Allowed | Denied:
+    """Ask for a live session to be ended; its gateway does so at once."""
+    person = User.objects.get(pk=by.pk)
+    session = (
+        Session.objects.select_for_update(of=("self",))
+        .select_related("asset__zone__site", "person", "account__asset")
+        .filter(pk=session_id)
+        .first()
+    )
+    if session is None:
+        return Denied(DenialCode.NOT_PERMITTED)
+    verdict = queries.may_terminate(person, session)
+    if not verdict:
+        return verdict
+    if not reason.strip():
+        return Denied(DenialCode.REASON_MISSING, "Say why: the engineer is told it.")
+    if session.terminate_asked_at is not None:
+        return verdict
+    session.terminate_asked_at, session.terminate_asked_by = now, person
+    session.terminate_reason = reason.strip()[:_DETAIL_LENGTH]
+    session.save(
+        update_fields=["terminate_asked_at", "terminate_asked_by", "terminate_reason"]
+    )
+    audit.record(
+        Kind.SESSION_TERMINATE_ASKED,
+        now=now,
+        actor=person.party,
+        subject=session.party,
+        data={"reason": session.terminate_reason},
+    )
+    return verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedeemedTicket:
+    """What a ticket was for, after it was used up."""
+
+    purpose: TicketPurpose
+    user: User
+    grant_id: uuid.UUID | None
+    session_id: uuid.UUID | None
+    source_address: str
+
+
+def _hash_of(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _make_ticket(
+    *,
+    purpose: TicketPurpose,
+    person: User,
+    grant: Grant | None,
+    session: Session | None,
+    source_address: str,
+    now: dt.datetime,
+) -> str:
+    token = secrets.token_urlsafe(32)
+    ConnectionTicket.objects.filter(expires_at__lt=now - dt.timedelta(days=1)).delete()
+    ConnectionTicket.objects.create(
+        token_hash=_hash_of(token),
+        purpose=purpose,
+        person=person,
+        grant=grant,
+        session=session,
+        source_address=source_address,
+        made_at=now,
+        expires_at=now + dt.timedelta(seconds=_TICKET_SECONDS),
+    )
+    return token
+
+
+@transaction.atomic
+def issue_terminal_ticket(
+    *, user: User, grant_id: uuid.UUID, source_address: str, now: dt.datetime
+) -> str | Denied:
+    """Return a ticket for one browser terminal on one's own active grant.
+
+    The gateway makes the whole decision again when it is redeemed.
+    """
+    person = User.objects.get(pk=user.pk)
+    grant = Grant.objects.active(at=now).filter(pk=grant_id, person=person).first()
+    if grant is None or person.disabled_at is not None:
+        return Denied(DenialCode.NO_GRANT, access.NO_ACCESS_MESSAGE)
+    return _make_ticket(
+        purpose=TicketPurpose.TERMINAL,
+        person=person,
+        grant=grant,
+        session=None,
+        source_address=source_address,
+        now=now,
+    )
+
+
+@transaction.atomic
+def issue_watch_ticket(
+    *, user: User, session_id: uuid.UUID, source_address: str, now: dt.datetime
+) -> str | Denied:
+    """Return a ticket to watch one live session, and write down who watches."""
+    person = User.objects.get(pk=user.pk)
+    session = (
+        queries.sessions_visible_to(person)
+        .select_related("account__asset")
+        .filter(pk=session_id)
+        .first()
+    )
+    if session is None:
+        return Denied(DenialCode.NOT_PERMITTED)
+    verdict = queries.may_watch(person, session)
+    if isinstance(verdict, Denied):
+        return verdict
+    audit.record(
+        Kind.SESSION_WATCHED,
+        now=now,
+        actor=person.party,
+        subject=session.party,
+        source_address=source_address,
+    )
+    return _make_ticket(
+        purpose=TicketPurpose.WATCH,
+        person=person,
+        grant=None,
+        session=session,
+        source_address=source_address,
+        now=now,
+    )
+
+
+@transaction.atomic
+def redeem_ticket(*, token: str, now: dt.datetime) -> RedeemedTicket | None:
+    """Use a ticket up; None when unknown, used, expired or its person disabled."""
+    changed = ConnectionTicket.objects.filter(
+        token_hash=_hash_of(token), used_at=None, expires_at__gt=now
+    ).update(used_at=now)
+    if changed != 1:
+        return None
+    ticket = ConnectionTicket.objects.select_related("person").get(
+        token_hash=_hash_of(token)
+    )
+    if ticket.person.disabled_at is not None:
+        return None
+    return RedeemedTicket(
+        purpose=TicketPurpose(ticket.purpose),
+        user=ticket.person,
+        grant_id=ticket.grant_id,
+        session_id=ticket.session_id,
+        source_address=ticket.source_address,
+    )

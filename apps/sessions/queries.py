@@ -1,0 +1,142 @@
+"""Reading sessions: who sees them, and which live ones must end now."""
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+
+from django.db.models import Q, QuerySet
+
+from apps.access.denials import Allowed, DenialCode, Denied
+from apps.access.models import Grant
+from apps.access.queries import standing
+from apps.accounts.models import User
+from apps.inventory.queries import is_member, sites_of
+from apps.sessions.lifecycle import EndReason
+from apps.sessions.models import GatewayNode, Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionVerdict:
+    """A live session that must end: why, by whom, and what the engineer is told."""
+
+    session_id: uuid.UUID
+    reason: EndReason
+    message: str
+    by: str = ""
+
+
+def verdicts(*, gateway_id: uuid.UUID, now: dt.datetime) -> list[SessionVerdict]:
+    """Make the decision again for each live session of this gateway.
+
+    Returns only those that must end, with the reason; reads everything anew.
+    """
+    live = list(
+        Session.objects.live()
+        .filter(gateway_id=gateway_id)
+        .select_related("terminate_asked_by", "grant__revoked_by")
+    )
+    if not live:
+        return []
+    decisions = standing({session.grant_id for session in live}, now=now)
+    found = []
+    for session in live:
+        verdict = _verdict(session, decisions[session.grant_id], now=now)
+        if verdict is not None:
+            found.append(verdict)
+    return found
+
+
+def _verdict(
+    session: Session, decision: Allowed | Denied, *, now: dt.datetime
+) -> SessionVerdict | None:
+    if session.terminate_asked_by is not None:
+        by = session.terminate_asked_by.username
+        return SessionVerdict(
+            session_id=session.pk,
+            reason=EndReason.TERMINATED,
+            message=f"ended by {by}: {session.terminate_reason}",
+            by=by,
+        )
+    if isinstance(decision, Denied):
+        return _denied_verdict(session, decision)
+    if now >= session.deadline:
+        return SessionVerdict(
+            session_id=session.pk, reason=EndReason.EXPIRED, message="the time is up"
+        )
+    return None
+
+
+def _denied_verdict(session: Session, decision: Denied) -> SessionVerdict:
+    grant: Grant = session.grant
+    if decision.code == DenialCode.GRANT_REVOKED and grant.revoked_by is not None:
+        by = grant.revoked_by.username
+        return SessionVerdict(
+            session_id=session.pk,
+            reason=EndReason.REVOKED,
+            message=f"access revoked by {by}: {grant.revoke_reason}",
+            by=by,
+        )
+    if decision.code == DenialCode.GRANT_EXPIRED:
+        return SessionVerdict(
+            session_id=session.pk, reason=EndReason.EXPIRED, message="the time is up"
+        )
+    if decision.code == DenialCode.GRANT_FINISHED:
+        return SessionVerdict(
+            session_id=session.pk,
+            reason=EndReason.FINISHED,
+            message="you gave the access back",
+        )
+    # Whatever else changed (the person, the conduit, the host key), access is gone.
+    return SessionVerdict(
+        session_id=session.pk,
+        reason=EndReason.REVOKED,
+        message=f"access withdrawn: {decision.message}",
+    )
+
+
+def sessions_visible_to(user: User) -> QuerySet[Session]:
+    """Return the sessions `user` may see: own; approvers' and auditors', the site's."""
+    visible = Q(person=user)
+    if user.is_approver or user.is_auditor:
+        visible |= Q(asset__zone__site__in=sites_of(user))
+    return Session.objects.select_related(
+        "person", "asset__zone__site", "account", "grant__request", "lease", "gateway"
+    ).filter(visible)
+
+
+def live_sessions_visible_to(user: User) -> QuerySet[Session]:
+    """Return the live ones among `sessions_visible_to`."""
+    return sessions_visible_to(user).filter(ended_at=None)
+
+
+def may_watch(user: User, session: Session) -> Allowed | Denied:
+    """Say whether `user`, approver or auditor of the site, may watch it live."""
+    if user.disabled_at is not None or not (user.is_approver or user.is_auditor):
+        return Denied(DenialCode.NOT_PERMITTED)
+    if user.pk == session.person_id:
+        return Denied(DenialCode.NOT_PERMITTED)
+    if not is_member(user, session.asset.zone.site):
+        return Denied(DenialCode.NOT_PERMITTED)
+    if not session.is_live:
+        return Denied(DenialCode.NOT_PERMITTED, "The session has ended.")
+    return Allowed("approver or auditor of the site")
+
+
+def may_terminate(user: User, session: Session) -> Allowed | Denied:
+    """Say whether `user` may end it: its person, or an approver of the site."""
+    if user.disabled_at is not None:
+        return Denied(DenialCode.PERSON_DISABLED)
+    if not session.is_live:
+        return Denied(DenialCode.NOT_PERMITTED, "The session has ended already.")
+    if user.pk == session.person_id:
+        return Allowed("own session")
+    if not user.is_approver:
+        return Denied(DenialCode.NOT_PERMITTED)
+    if not is_member(user, session.asset.zone.site):
+        return Denied(DenialCode.NOT_PERMITTED)
+    return Allowed("approver of the site")
+
+
+def running_gateways() -> QuerySet[GatewayNode]:
+    """Return the gateways that have not stopped or been lost."""
+    return GatewayNode.objects.filter(stopped_at=None)

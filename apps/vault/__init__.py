@@ -1,0 +1,1 @@
+"""The vault context: sealed secrets, the SSH authority, leases and receipts."""

@@ -1,0 +1,60 @@
+"""Forms of one's own account."""
+
+from django import forms
+
+
+class AddKeyForm(forms.Form):
+    """One line of a .pub file."""
+
+    name = forms.CharField(
+        max_length=80,
+        required=False,
+        help_text="So that you know it again, such as: laptop in the control room.",
+    )
+    text = forms.CharField(
+        label="Public key",
+        max_length=10_000,
+        help_text="The one line of the file that ends in .pub, such as "
+        "~/.ssh/id_ed25519.pub.",
+        widget=forms.Textarea(
+            attrs={
+                "rows": 4,
+                "spellcheck": "false",
+                "autocapitalize": "none",
+                "class": "mono",
+                "placeholder": "ssh-ed25519 AAAA...",
+            }
+        ),
+    )
+
+
+class ChangePasswordForm(forms.Form):
+    """The old password, and the new one twice."""
+
+    current = forms.CharField(
+        label="Current password",
+        max_length=1024,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+    new = forms.CharField(
+        label="New password",
+        max_length=1024,
+        strip=False,
+        help_text="At least 12 characters. A few unrelated words are easier to "
+        "remember and harder to guess than one with odd letters.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+    again = forms.CharField(
+        label="New password again",
+        max_length=1024,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+
+    def clean(self) -> dict[str, object]:
+        """Refuse when the two new ones differ."""
+        cleaned = super().clean() or {}
+        if "again" in cleaned and cleaned.get("new") != cleaned["again"]:
+            self.add_error("again", "The two new passwords are not the same.")
+        return cleaned

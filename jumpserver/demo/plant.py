@@ -140,13 +140,15 @@ class DemoPlant:
     def _take_lock(self) -> None:
         path = self.directory / "lock"
         path.touch(mode=0o600)
-        self._lock = path.open("wb")
+        lock = path.open("wb")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as taken:
+            lock.close()
             raise PlantIsRunning(
                 f"the plant in {self.directory} is already running"
             ) from taken
+        self._lock = lock
 
 
 async def run_until_told(data_directory: Path, ready_file: Path | None) -> None:

@@ -12,6 +12,7 @@ import pty
 import signal
 import struct
 import termios
+from collections.abc import Coroutine
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from jumpserver.demo.sshd import NAME, PRINCIPAL, ScadaFiles, calling_user
 
 BANNER = "scada-01: stand-in, OpenSSH's sshd is not installed on this machine\n"
 PASSED_ON = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER")
+CHUNK = 65536
+END_OF_INPUT = b"\x04"  # Ctrl-D, termios VEOF
+LAST_OUTPUT_SECONDS = 1.0
 SIGNALS = ("HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2")
 
 
@@ -120,54 +124,63 @@ async def serve_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
         for name, value in process.env.items()
         if name == "LANG" or name.startswith("LC_")
     }
-    shell: asyncio.subprocess.Process | None = None
     try:
         if process.term_type is None:
-            shell = await _spawn_on_pipes(process, arguments, environment)
+            await _run_on_pipes(process, arguments, environment)
         else:
             environment["TERM"] = process.term_type
-            shell = await _spawn_on_terminal(process, arguments, environment)
-        status = await _wait_for(shell, process)
-        await process.stdout.drain()
-        if status >= 0:
-            process.exit(status)
-        else:
-            process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
+            await _run_on_terminal(process, arguments, environment)
     except (OSError, asyncssh.ConnectionLost):
         process.close()
-    finally:
-        if shell is not None and shell.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(shell.pid, signal.SIGKILL)
 
 
-async def _spawn_on_pipes(
+async def _run_on_pipes(
     process: asyncssh.SSHServerProcess[bytes],
     arguments: list[str],
     environment: dict[str, str],
-) -> asyncio.subprocess.Process:
+) -> None:
+    pipe = asyncio.subprocess.PIPE
     shell = await asyncio.create_subprocess_exec(
         *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
         env=environment,
         cwd=Path.home(),
         start_new_session=True,
     )
-    await process.redirect(shell.stdin, shell.stdout, shell.stderr, send_eof=False)
-    return shell
+    if shell.stdin is None or shell.stdout is None or shell.stderr is None:
+        raise BrokenPipeError("no pipes to the shell")
+    await _attend(
+        process,
+        shell,
+        feeding=_feed(process, shell.stdin, terminal=None),
+        showing=[
+            _show(shell.stdout, process.stdout),
+            _show(shell.stderr, process.stderr),
+        ],
+    )
 
 
-async def _spawn_on_terminal(
+async def _run_on_terminal(
     process: asyncssh.SSHServerProcess[bytes],
     arguments: list[str],
     environment: dict[str, str],
-) -> asyncio.subprocess.Process:
+) -> None:
+    loop = asyncio.get_running_loop()
     ours, theirs = pty.openpty()
+    _set_size(ours, *process.term_size[:2])
+    # Both transports close their file at the end, so each gets its own descriptor.
+    to_shell, flow = await loop.connect_write_pipe(
+        asyncio.streams.FlowControlMixin, os.fdopen(os.dup(ours), "wb", buffering=0)
+    )
+    reader = asyncio.StreamReader()
+    from_shell, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader),
+        os.fdopen(os.dup(ours), "rb", buffering=0),
+    )
+    writer = asyncio.StreamWriter(to_shell, flow, None, loop)
     try:
-        columns, rows = clamp_size(*process.term_size[:2])
-        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         shell = await asyncio.create_subprocess_exec(
             *arguments,
             env=environment,
@@ -175,37 +188,108 @@ async def _spawn_on_terminal(
             pass_fds=[theirs],
             preexec_fn=lambda: os.login_tty(theirs),
         )
-        # asyncssh closes what it is given, and sets the size of a terminal itself.
-        await process.redirect(os.dup(ours), os.dup(ours), send_eof=False)
-    finally:
         os.close(theirs)
+        theirs = -1
+        await _attend(
+            process,
+            shell,
+            feeding=_feed(process, writer, terminal=ours),
+            showing=[_show(reader, process.stdout)],
+        )
+    finally:
+        to_shell.abort()
+        from_shell.close()
         os.close(ours)
-    return shell
+        if theirs >= 0:
+            os.close(theirs)
 
 
-async def _wait_for(
-    shell: asyncio.subprocess.Process, process: asyncssh.SSHServerProcess[bytes]
-) -> int:
-    """Return the status of `shell`, passing on signals; SIGKILL it if the line drops.
-
-    Negative means ended by that signal, as asyncio has it.
-    """
-    ended = asyncio.ensure_future(shell.wait())
-    dropped = asyncio.ensure_future(process.wait_closed())
+async def _attend(
+    process: asyncssh.SSHServerProcess[bytes],
+    shell: asyncio.subprocess.Process,
+    *,
+    feeding: Coroutine[Any, Any, None],
+    showing: list[Coroutine[Any, Any, None]],
+) -> None:
+    """Relay until `shell` ends and its output is sent; SIGKILL it if the line drops."""
+    ended = asyncio.create_task(shell.wait())
+    dropped = asyncio.create_task(process.wait_closed())
+    fed = asyncio.create_task(feeding)
+    shown = [asyncio.create_task(pump) for pump in showing]
     waits: set[asyncio.Future[Any]] = {ended, dropped}
     if isinstance(process, TargetProcess):
         waits.add(process.signalled)
     try:
         while not ended.done():
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            waits -= done
+            done, waits = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if dropped in done:
-                os.killpg(shell.pid, signal.SIGKILL)
-            elif isinstance(process, TargetProcess) and process.signalled in done:
-                name = process.signalled.result()
-                if name in SIGNALS:
-                    os.killpg(shell.pid, signal.Signals[f"SIG{name}"])
-        return ended.result()
+                return
+            if isinstance(process, TargetProcess) and process.signalled in done:
+                _pass_on(process.signalled.result(), shell)
+        # A background job may hold the output open; sshd does not wait for it long.
+        await asyncio.wait(shown, timeout=LAST_OUTPUT_SECONDS)
+        status = ended.result()
+        if status >= 0:
+            process.exit(status)
+        else:
+            process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
     finally:
-        ended.cancel()
-        dropped.cancel()
+        if shell.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+        tasks = [ended, dropped, fed, *shown]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _pass_on(name: str, shell: asyncio.subprocess.Process) -> None:
+    if name in SIGNALS:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.Signals[f"SIG{name}"])
+
+
+async def _feed(
+    process: asyncssh.SSHServerProcess[bytes],
+    writer: asyncio.StreamWriter,
+    *,
+    terminal: int | None,
+) -> None:
+    """Pass input to the shell, window sizes to `terminal` (its descriptor)."""
+    while True:
+        try:
+            received = await process.stdin.read(CHUNK)
+        except asyncssh.TerminalSizeChanged as change:
+            if terminal is not None:
+                _set_size(terminal, change.width, change.height)
+            continue
+        except (asyncssh.BreakReceived, asyncssh.SignalReceived):
+            continue
+        if not received:
+            break
+        writer.write(received)
+        await writer.drain()
+    if terminal is None:
+        writer.close()
+    else:
+        writer.write(END_OF_INPUT)
+
+
+async def _show(
+    reader: asyncio.StreamReader, writer: asyncssh.SSHWriter[bytes]
+) -> None:
+    """Pass output on until it ends; a terminal ends with EIO, see pty(7)."""
+    while True:
+        try:
+            produced = await reader.read(CHUNK)
+        except OSError:
+            return
+        if not produced:
+            return
+        writer.write(produced)
+        await writer.drain()
+
+
+def _set_size(terminal: int, columns: int, rows: int) -> None:
+    columns, rows = clamp_size(columns, rows)
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

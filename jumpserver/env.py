@@ -75,7 +75,7 @@ def env_int(
         raise ImproperlyConfigured(f"{name}={value!r} is not a whole number.") from None
     if not minimum <= number <= maximum:
         raise ImproperlyConfigured(
-            f"{name}={number} is outside {minimum} to {maximum}: choose a value between."
+            f"{name}={number} is outside {minimum} to {maximum}."
         )
     return number
 

@@ -73,9 +73,11 @@ def test_a_recording_without_events(folder: Path) -> None:
 
 def test_another_key_reads_nothing(folder: Path) -> None:
     path = written(folder, recording_bytes(short_batches()))
-    with RecordingReader(path, bytes(32)) as reader:
-        with pytest.raises(RecordingBrokenError, match="decrypt"):
-            list(reader.events())
+    with (
+        RecordingReader(path, bytes(32)) as reader,
+        pytest.raises(RecordingBrokenError, match="decrypt"),
+    ):
+        list(reader.events())
 
 
 @pytest.mark.parametrize("sealed", [True, False])

@@ -7,142 +7,366 @@ import apps.audit.identifiers
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('inventory', '0001_initial'),
+        ("inventory", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='StoredSecret',
+            name="StoredSecret",
             fields=[
-                ('id', models.UUIDField(default=apps.audit.identifiers.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('purpose', models.CharField(max_length=60)),
-                ('ciphertext', models.BinaryField()),
-                ('wrapped_key', models.BinaryField()),
-                ('kek_id', models.CharField(max_length=32)),
-                ('created_at', models.DateTimeField()),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.audit.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("purpose", models.CharField(max_length=60)),
+                ("ciphertext", models.BinaryField()),
+                ("wrapped_key", models.BinaryField()),
+                ("kek_id", models.CharField(max_length=32)),
+                ("created_at", models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(
-            name='AccountCredential',
+            name="AccountCredential",
             fields=[
-                ('id', models.UUIDField(default=apps.audit.identifiers.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('certificate', "Certificate of the site's SSH authority"), ('key', 'Key in the vault, rotated after each session'), ('password', 'Password in the vault, rotated after each session')], max_length=12)),
-                ('public_line', models.TextField(blank=True)),
-                ('version', models.PositiveIntegerField(default=1)),
-                ('created_at', models.DateTimeField()),
-                ('installed_at', models.DateTimeField(blank=True, null=True)),
-                ('replaced_at', models.DateTimeField(blank=True, null=True)),
-                ('claimed_until', models.DateTimeField(blank=True, null=True)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='credentials', to='inventory.targetaccount')),
-                ('secret', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='vault.storedsecret')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.audit.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("certificate", "Certificate of the site's SSH authority"),
+                            ("key", "Key in the vault, rotated after each session"),
+                            (
+                                "password",
+                                "Password in the vault, rotated after each session",
+                            ),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("public_line", models.TextField(blank=True)),
+                ("version", models.PositiveIntegerField(default=1)),
+                ("created_at", models.DateTimeField()),
+                ("installed_at", models.DateTimeField(blank=True, null=True)),
+                ("replaced_at", models.DateTimeField(blank=True, null=True)),
+                ("claimed_until", models.DateTimeField(blank=True, null=True)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="credentials",
+                        to="inventory.targetaccount",
+                    ),
+                ),
+                (
+                    "secret",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="vault.storedsecret",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('id', models.UUIDField(default=apps.audit.identifiers.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('certificate', "Certificate of the site's SSH authority"), ('key', 'Key in the vault, rotated after each session'), ('password', 'Password in the vault, rotated after each session')], max_length=12)),
-                ('holder', models.UUIDField()),
-                ('serial', models.BigIntegerField(blank=True, null=True)),
-                ('fingerprint', models.CharField(blank=True, max_length=80)),
-                ('issued_at', models.DateTimeField()),
-                ('valid_until', models.DateTimeField()),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('state', models.CharField(choices=[('issued', 'In use'), ('withdrawing', 'Being withdrawn'), ('proved_dead', 'Proved dead'), ('open', 'Not proved dead yet')], default='issued', max_length=12)),
-                ('tries', models.PositiveIntegerField(default=0)),
-                ('try_again_at', models.DateTimeField(blank=True, null=True)),
-                ('last_finding', models.CharField(blank=True, choices=[('refused', 'The target refused it'), ('accepted', 'The target still accepts it'), ('not_tried', 'It could not be tried on the target'), ('wrong_host_key', "Something else answers at the target's address"), ('not_rotated', 'The target did not take the new credential')], max_length=16)),
-                ('last_error', models.CharField(blank=True, max_length=300)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='leases', to='inventory.targetaccount')),
-                ('credential', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='leases', to='vault.accountcredential')),
-                ('secret', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='vault.storedsecret')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.audit.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("certificate", "Certificate of the site's SSH authority"),
+                            ("key", "Key in the vault, rotated after each session"),
+                            (
+                                "password",
+                                "Password in the vault, rotated after each session",
+                            ),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("holder", models.UUIDField()),
+                ("serial", models.BigIntegerField(blank=True, null=True)),
+                ("fingerprint", models.CharField(blank=True, max_length=80)),
+                ("issued_at", models.DateTimeField()),
+                ("valid_until", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("issued", "In use"),
+                            ("withdrawing", "Being withdrawn"),
+                            ("proved_dead", "Proved dead"),
+                            ("open", "Not proved dead yet"),
+                        ],
+                        default="issued",
+                        max_length=12,
+                    ),
+                ),
+                ("tries", models.PositiveIntegerField(default=0)),
+                ("try_again_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "last_finding",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("refused", "The target refused it"),
+                            ("accepted", "The target still accepts it"),
+                            ("not_tried", "It could not be tried on the target"),
+                            (
+                                "wrong_host_key",
+                                "Something else answers at the target's address",
+                            ),
+                            (
+                                "not_rotated",
+                                "The target did not take the new credential",
+                            ),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("last_error", models.CharField(blank=True, max_length=300)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="leases",
+                        to="inventory.targetaccount",
+                    ),
+                ),
+                (
+                    "credential",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="leases",
+                        to="vault.accountcredential",
+                    ),
+                ),
+                (
+                    "secret",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="vault.storedsecret",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-issued_at'],
+                "ordering": ["-issued_at"],
             },
         ),
         migrations.CreateModel(
-            name='RevocationReceipt',
+            name="RevocationReceipt",
             fields=[
-                ('id', models.UUIDField(default=apps.audit.identifiers.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('how', models.CharField(max_length=60)),
-                ('proved_by', models.CharField(max_length=120)),
-                ('answer', models.CharField(max_length=200)),
-                ('proved_at', models.DateTimeField()),
-                ('latency_ms', models.PositiveIntegerField()),
-                ('lease', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='receipt', to='vault.lease')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.audit.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("how", models.CharField(max_length=60)),
+                ("proved_by", models.CharField(max_length=120)),
+                ("answer", models.CharField(max_length=200)),
+                ("proved_at", models.DateTimeField()),
+                ("latency_ms", models.PositiveIntegerField()),
+                (
+                    "lease",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="receipt",
+                        to="vault.lease",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='CertificateAuthority',
+            name="CertificateAuthority",
             fields=[
-                ('id', models.UUIDField(default=apps.audit.identifiers.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('public_line', models.TextField()),
-                ('fingerprint', models.CharField(max_length=80)),
-                ('last_serial', models.BigIntegerField(default=0)),
-                ('created_at', models.DateTimeField()),
-                ('retired_at', models.DateTimeField(blank=True, null=True)),
-                ('site', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='authorities', to='inventory.site')),
-                ('secret', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='vault.storedsecret')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.audit.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("public_line", models.TextField()),
+                ("fingerprint", models.CharField(max_length=80)),
+                ("last_serial", models.BigIntegerField(default=0)),
+                ("created_at", models.DateTimeField()),
+                ("retired_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "site",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="authorities",
+                        to="inventory.site",
+                    ),
+                ),
+                (
+                    "secret",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="vault.storedsecret",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ServiceKey',
+            name="ServiceKey",
             fields=[
-                ('id', models.UUIDField(default=apps.audit.identifiers.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('purpose', models.CharField(choices=[('gateway-host', 'SSH host key of the gateway'), ('recording-seal', 'Signs recordings'), ('ledger-seal', 'Signs exported heads of the ledger')], max_length=20)),
-                ('public_line', models.TextField()),
-                ('fingerprint', models.CharField(max_length=80)),
-                ('created_at', models.DateTimeField()),
-                ('retired_at', models.DateTimeField(blank=True, null=True)),
-                ('secret', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='vault.storedsecret')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.audit.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "purpose",
+                    models.CharField(
+                        choices=[
+                            ("gateway-host", "SSH host key of the gateway"),
+                            ("recording-seal", "Signs recordings"),
+                            ("ledger-seal", "Signs exported heads of the ledger"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("public_line", models.TextField()),
+                ("fingerprint", models.CharField(max_length=80)),
+                ("created_at", models.DateTimeField()),
+                ("retired_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "secret",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="vault.storedsecret",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(condition=models.Q(('retired_at', None)), fields=('purpose',), name='one_service_key_in_use_per_purpose')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("retired_at", None)),
+                        fields=("purpose",),
+                        name="one_service_key_in_use_per_purpose",
+                    )
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='lease',
-            index=models.Index(fields=['state', 'try_again_at'], name='lease_by_state'),
+            model_name="lease",
+            index=models.Index(fields=["state", "try_again_at"], name="lease_by_state"),
         ),
         migrations.AddIndex(
-            model_name='lease',
-            index=models.Index(fields=['holder'], name='lease_by_holder'),
+            model_name="lease",
+            index=models.Index(fields=["holder"], name="lease_by_holder"),
         ),
         migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.CheckConstraint(condition=models.Q(('valid_until__gt', models.F('issued_at'))), name='lease_ends_after_it_starts'),
+            model_name="lease",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("valid_until__gt", models.F("issued_at"))),
+                name="lease_ends_after_it_starts",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.CheckConstraint(condition=models.Q(('state', 'issued'), ('ended_at__isnull', False), _connector='OR'), name='ended_lease_has_its_time'),
+            model_name="lease",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("state", "issued"), ("ended_at__isnull", False), _connector="OR"
+                ),
+                name="ended_lease_has_its_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='certificateauthority',
-            constraint=models.UniqueConstraint(condition=models.Q(('retired_at', None)), fields=('site',), name='one_authority_in_use_per_site'),
+            model_name="certificateauthority",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("retired_at", None)),
+                fields=("site",),
+                name="one_authority_in_use_per_site",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='accountcredential',
-            constraint=models.UniqueConstraint(condition=models.Q(('installed_at__isnull', False), ('replaced_at', None)), fields=('account',), name='one_credential_in_use_per_account'),
+            model_name="accountcredential",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    ("installed_at__isnull", False), ("replaced_at", None)
+                ),
+                fields=("account",),
+                name="one_credential_in_use_per_account",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='accountcredential',
-            constraint=models.UniqueConstraint(condition=models.Q(('installed_at', None), ('replaced_at', None)), fields=('account',), name='one_pending_credential_per_account'),
+            model_name="accountcredential",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("installed_at", None), ("replaced_at", None)),
+                fields=("account",),
+                name="one_pending_credential_per_account",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='accountcredential',
-            constraint=models.CheckConstraint(condition=models.Q(('replaced_at__isnull', False), ('secret__isnull', False), _connector='OR'), name='credential_not_replaced_has_its_secret'),
+            model_name="accountcredential",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("replaced_at__isnull", False),
+                    ("secret__isnull", False),
+                    _connector="OR",
+                ),
+                name="credential_not_replaced_has_its_secret",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='accountcredential',
-            constraint=models.UniqueConstraint(fields=('account', 'version'), name='one_credential_per_account_and_version'),
+            model_name="accountcredential",
+            constraint=models.UniqueConstraint(
+                fields=("account", "version"),
+                name="one_credential_per_account_and_version",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='accountcredential',
-            constraint=models.CheckConstraint(condition=models.Q(('kind', 'certificate'), _negated=True), name='certificates_are_not_stored'),
+            model_name="accountcredential",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("kind", "certificate"), _negated=True),
+                name="certificates_are_not_stored",
+            ),
         ),
     ]

@@ -1,0 +1,643 @@
+"""Logging in to targets to rotate a credential and to prove one dead.
+
+The only SSH client outside the gateway. Everything here blocks and is for a worker
+thread: asyncssh runs in a loop of its own, never in the gateway's. Host keys are always
+checked against the pinned ones; algorithms are the asset's profile and nothing else;
+no agent, no configuration file, no default keys.
+
+The proof is made by a second library, paramiko, because one bug should not be able to
+both leave a credential alive and report it dead. paramiko has no SHA-1 key exchange and
+no ssh-rsa (removed in 5.0), so old devices are tried with a fresh asyncssh connection,
+and the receipt says so.
+"""
+
+import asyncio
+import contextlib
+import io
+import ipaddress
+import secrets
+import socket
+import string
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import asyncssh
+import paramiko
+from django.conf import settings
+
+from apps.inventory.addresses import refusal
+from apps.inventory.crypto_profiles import MODERN, CryptoProfile
+from apps.vault.authorized_keys import KeyNotListedError, replace_key
+from apps.vault.dialogues import Conversation, Dialogue, Progress
+from apps.vault.models import Finding
+from apps.vault.secret_values import Secret
+
+_AUTHORIZED_KEYS = ".ssh/authorized_keys"
+_LONGEST_FILE = 1024 * 1024
+_LONGEST_ANSWER = 200
+_PASSWORD_LETTERS = string.ascii_letters + string.digits
+# 24 letters and digits are 142 bits; some old devices take no other characters.
+_PASSWORD_LENGTH = 24
+_CLOSE_SECONDS = 2
+_PYTHON_KEYS: dict[str, type[paramiko.PKey]] = {
+    "ssh-ed25519": paramiko.Ed25519Key,
+    "ssh-rsa": paramiko.RSAKey,
+    "ecdsa-sha2-nistp256": paramiko.ECDSAKey,
+    "ecdsa-sha2-nistp384": paramiko.ECDSAKey,
+    "ecdsa-sha2-nistp521": paramiko.ECDSAKey,
+}
+_RSA_HOST_ALGORITHMS = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where to log in as whom; `host_keys` are pinned OpenSSH lines."""
+
+    name: str
+    address: str
+    port: int
+    login: str
+    host_keys: tuple[str, ...]
+    profile: CryptoProfile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginCredential:
+    """A private key (OpenSSH PEM), perhaps with a certificate line, or a password."""
+
+    private_key: Secret | None = None
+    certificate: str | None = None
+    password: Secret | None = None
+
+    def without_secrets(self, text: str) -> str:
+        """Return `text`, which a target sent, fit for a log or a receipt."""
+        if self.password is not None:
+            text = text.replace(self.password.reveal(), "<secret>")
+        printable = "".join(c if c.isprintable() else " " for c in text)
+        return " ".join(printable.split())[:_LONGEST_ANSWER]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of one log-in: the finding, the answer in words, who tried."""
+
+    finding: Finding
+    answer: str
+    tried_by: str
+
+
+class RotationError(Exception):
+    """The new credential is not in force, or it is not known whether it is."""
+
+    def __init__(self, finding: Finding, message: str) -> None:
+        super().__init__(message)
+        self.finding = finding
+
+
+class _NotReachedError(Exception):
+    """The target was not reached at all, for a reason found before any log-in."""
+
+    def __init__(self, finding: Finding, message: str) -> None:
+        super().__init__(message)
+        self.finding = finding
+
+
+def new_password() -> Secret:
+    """Return a random password of 24 letters and digits, at least one of each kind."""
+    while True:
+        text = "".join(
+            secrets.choice(_PASSWORD_LETTERS) for _ in range(_PASSWORD_LENGTH)
+        )
+        if (
+            any(c.islower() for c in text)
+            and any(c.isupper() for c in text)
+            and any(c.isdigit() for c in text)
+        ):
+            return Secret(text)
+
+
+def log_in(target: Target, credential: LoginCredential, *, seconds: float) -> Attempt:
+    """Try to log in with asyncssh and log out again; takes at most `seconds`."""
+    return _in_own_loop(_log_in(target, credential, seconds))
+
+
+def prove_dead(
+    target: Target, credential: LoginCredential, *, seconds: float
+) -> Attempt:
+    """Try exactly `credential` and say what the target answered.
+
+    REFUSED is the proof: the target itself said no to this credential, after its host
+    key was checked. A connection that broke off, a time-out or a method that is not on
+    offer proves nothing and is NOT_TRIED. Takes at most `seconds`, twice when names
+    have to be looked up.
+    """
+    if target.profile.name == MODERN.name:
+        return _try_with_paramiko(target, credential, seconds)
+    return log_in(target, credential, seconds=seconds)
+
+
+def rotate_key(
+    target: Target,
+    *,
+    old: LoginCredential,
+    old_line: str,
+    new_line: str,
+    new: LoginCredential,
+    seconds: float,
+) -> None:
+    """Replace the old public key by the new one in the account's authorized_keys.
+
+    Logs in with `old`, replaces that key's line (options and all other lines stay) by
+    way of a temporary file and a rename, then logs in with `new`; the first connection
+    stays open meanwhile, and if the target refuses the new key the file is put back.
+    Takes at most three times `seconds`.
+
+    Raises: RotationError; REFUSED when `old` does not log in.
+    """
+    _in_own_loop(_rotate_key(target, old, old_line, new_line, new, seconds))
+
+
+def rotate_password(
+    target: Target, *, old: Secret, new: Secret, dialogue: Dialogue, seconds: float
+) -> None:
+    """Change the account's password in its own shell, by `dialogue`, then try it.
+
+    The passwords are typed at prompts only. Takes at most three times `seconds`.
+
+    Raises: RotationError; REFUSED when `old` does not log in.
+    """
+    _in_own_loop(_rotate_password(target, old, new, dialogue, seconds))
+
+
+def _in_own_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    work.close()
+    raise RuntimeError("targets are for worker threads, not for an event loop")
+
+
+def _resolve(target: Target) -> str:
+    """Return an IP address of the target that may be connected to.
+
+    Raises: _NotReachedError, also for an asset without a pinned key (R39) and for a
+    name with any address that no target may have (R26).
+    """
+    if not target.host_keys:
+        raise _NotReachedError(Finding.NOT_TRIED, "the asset has no pinned host key")
+    try:
+        found = socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise _NotReachedError(
+            Finding.NOT_TRIED, f"its name is unknown: {error.strerror}"
+        ) from None
+    addresses = [str(entry[4][0]) for entry in found]
+    if not settings.ALLOW_LOCAL_TARGETS:
+        for address in addresses:
+            reason = refusal(ipaddress.ip_address(address.partition("%")[0]))
+            if reason:
+                raise _NotReachedError(
+                    Finding.NOT_TRIED, f"{address} cannot be a target: {reason}"
+                )
+    return addresses[0]
+
+
+def _host_key_algorithms(target: Target) -> list[str]:
+    """Return the profile's host key algorithms that a pinned key can answer (R38)."""
+    kinds = {line.split()[0] for line in target.host_keys}
+    wanted = kinds | (set(_RSA_HOST_ALGORITHMS) if "ssh-rsa" in kinds else set())
+    algorithms = [name for name in target.profile.host_keys if name in wanted]
+    if not algorithms:
+        raise _NotReachedError(
+            Finding.NOT_TRIED, "no pinned host key is of a kind its profile allows"
+        )
+    return algorithms
+
+
+class _OneCredential(asyncssh.SSHClient):
+    """Offers one credential once, and notes that the target said no to it.
+
+    Being asked again is the evidence: asyncssh asks for another credential only after
+    the target answered the first one with a failure. A connection that breaks off, or
+    a target that closes it, does not ask.
+    """
+
+    def __init__(self, credential: LoginCredential) -> None:
+        self._credential = credential
+        self._was_sent = False
+        self.was_refused = False
+
+    def public_key_auth_requested(self) -> list[Any] | None:
+        private_key = self._credential.private_key
+        if private_key is None or not self._may_send():
+            return None
+        key = asyncssh.import_private_key(private_key.reveal())
+        if self._credential.certificate is None:
+            return [key]
+        return [(key, asyncssh.import_certificate(self._credential.certificate))]
+
+    def password_auth_requested(self) -> str | None:
+        password = self._credential.password
+        if password is None or not self._may_send():
+            return None
+        return password.reveal()
+
+    def _may_send(self) -> bool:
+        if self._was_sent:
+            self.was_refused = True
+            return False
+        self._was_sent = True
+        return True
+
+
+async def _connect(
+    target: Target, client: _OneCredential, credential: LoginCredential
+) -> asyncssh.SSHClientConnection:
+    """Raises: _NotReachedError, OSError, asyncssh.Error."""
+    address = await asyncio.get_running_loop().run_in_executor(None, _resolve, target)
+    has_password = credential.password is not None
+    connection, _ = await asyncssh.create_connection(
+        lambda: client,
+        address,
+        target.port,
+        username=target.login,
+        config=None,
+        known_hosts=(
+            [asyncssh.import_public_key(line) for line in target.host_keys],
+            [],
+            [],
+        ),
+        server_host_key_algs=_host_key_algorithms(target),
+        kex_algs=list(target.profile.kex),
+        encryption_algs=list(target.profile.ciphers),
+        mac_algs=list(target.profile.macs),
+        compression_algs=["none"],
+        # asyncssh names the signature here, not the certificate around the key.
+        signature_algs=[
+            name for name in target.profile.signatures if "-cert-" not in name
+        ],
+        client_keys=None,
+        agent_path=None,
+        x509_trusted_certs=None,
+        public_key_auth=not has_password,
+        password_auth=has_password,
+        kbdint_auth=has_password,
+        host_based_auth=False,
+        gss_kex=False,
+        gss_auth=False,
+        # A target that lets anybody in says nothing about this credential.
+        disable_trivial_auth=True,
+    )
+    return connection
+
+
+async def _close(connection: asyncssh.SSHClientConnection) -> None:
+    connection.close()
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await connection.wait_closed()
+    except TimeoutError:
+        connection.abort()
+
+
+def _attempt_of(
+    error: Exception, client: _OneCredential, credential: LoginCredential
+) -> tuple[Finding, str]:
+    """Return the finding and the words for a log-in that failed."""
+    if isinstance(error, _NotReachedError):
+        return error.finding, str(error)
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return Finding.WRONG_HOST_KEY, "its host key is not the pinned one"
+    if client.was_refused:
+        return Finding.REFUSED, credential.without_secrets(
+            f"authentication refused: {_reason(error)}"
+        )
+    if isinstance(error, TimeoutError):
+        return Finding.NOT_TRIED, "no answer in time"
+    if isinstance(error, asyncssh.PermissionDenied):
+        return Finding.NOT_TRIED, credential.without_secrets(
+            f"the credential was not tried: {_reason(error)}"
+        )
+    return Finding.NOT_TRIED, credential.without_secrets(
+        f"could not be reached: {_reason(error)}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncssh.DisconnectError):
+        return error.reason
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+async def _log_in(
+    target: Target, credential: LoginCredential, seconds: float
+) -> Attempt:
+    tried_by = f"asyncssh {asyncssh.__version__}"
+    if target.profile.name != MODERN.name:
+        tried_by += f", fresh connection; paramiko does not speak {target.profile.name}"
+    client = _OneCredential(credential)
+    try:
+        async with asyncio.timeout(seconds):
+            connection = await _connect(target, client, credential)
+    except (_NotReachedError, OSError, asyncssh.Error) as error:
+        finding, answer = _attempt_of(error, client, credential)
+        return Attempt(finding, answer, tried_by)
+    await _close(connection)
+    return Attempt(Finding.ACCEPTED, "authentication succeeded", tried_by)
+
+
+async def _rotate_key(
+    target: Target,
+    old: LoginCredential,
+    old_line: str,
+    new_line: str,
+    new: LoginCredential,
+    seconds: float,
+) -> None:
+    connection = await _connect_to_rotate(target, old, seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            sftp = await connection.start_sftp_client()
+            path, before = await _read_authorized_keys(sftp)
+            after = replace_key(before, old_line=old_line, new_line=new_line)
+            await _write_authorized_keys(sftp, path, before=before, after=after)
+        attempt = await _log_in(target, new, seconds)
+        if attempt.finding is Finding.REFUSED:
+            async with asyncio.timeout(seconds):
+                await _write_authorized_keys(sftp, path, before=after, after=before)
+            raise RotationError(
+                Finding.NOT_ROTATED,
+                "the target refused the new key; the old one was put back",
+            )
+        if attempt.finding is not Finding.ACCEPTED:
+            raise RotationError(attempt.finding, f"the new key: {attempt.answer}")
+    except KeyNotListedError:
+        raise RotationError(
+            Finding.NOT_ROTATED,
+            f"the key that logged in is not in {_AUTHORIZED_KEYS} of this account",
+        ) from None
+    except TimeoutError:
+        raise RotationError(Finding.NOT_ROTATED, "no answer in time") from None
+    except (OSError, asyncssh.Error) as error:
+        raise RotationError(
+            Finding.NOT_ROTATED,
+            old.without_secrets(f"{_AUTHORIZED_KEYS}: {_reason(error)}"),
+        ) from None
+    finally:
+        await _close(connection)
+
+
+async def _connect_to_rotate(
+    target: Target, credential: LoginCredential, seconds: float
+) -> asyncssh.SSHClientConnection:
+    client = _OneCredential(credential)
+    try:
+        async with asyncio.timeout(seconds):
+            return await _connect(target, client, credential)
+    except (_NotReachedError, OSError, asyncssh.Error) as error:
+        raise RotationError(*_attempt_of(error, client, credential)) from None
+
+
+async def _read_authorized_keys(sftp: asyncssh.SFTPClient) -> tuple[bytes, bytes]:
+    """Return (real path, content); a symbolic link stays one, its end is replaced."""
+    path = await sftp.realpath(_AUTHORIZED_KEYS.encode())
+    content = await _read(sftp, path)
+    if len(content) > _LONGEST_FILE:
+        raise RotationError(Finding.NOT_ROTATED, "authorized_keys is over 1 MiB")
+    return path, content
+
+
+async def _read(sftp: asyncssh.SFTPClient, path: bytes) -> bytes:
+    async with sftp.open(path, "rb") as file:
+        # A file opened as binary gives bytes, which its annotation does not say.
+        return cast(bytes, await file.read(_LONGEST_FILE + 1))
+
+
+async def _write_authorized_keys(
+    sftp: asyncssh.SFTPClient, path: bytes, *, before: bytes, after: bytes
+) -> None:
+    """Replace `before` by `after` in one step, readable by its owner only."""
+    directory, _, name = path.rpartition(b"/")
+    temporary = b"%s/.%s.%s" % (directory, name, secrets.token_hex(8).encode())
+    attributes = asyncssh.SFTPAttrs(permissions=0o600)
+    try:
+        async with sftp.open(temporary, "xb", attributes) as file:
+            await file.write(after)
+            # An extension of OpenSSH; without it the rename is still atomic.
+            with contextlib.suppress(asyncssh.SFTPOpUnsupported):
+                await file.fsync()
+        # The umask of the target may have cut the mode of `open`, never widened it.
+        await sftp.chmod(temporary, 0o600)
+        if await _read(sftp, path) != before:
+            raise RotationError(
+                Finding.NOT_ROTATED, "authorized_keys changed meanwhile"
+            )
+        await sftp.posix_rename(temporary, path)
+    except BaseException:
+        # It was never made, or the connection is gone: the first error counts.
+        with contextlib.suppress(OSError, asyncssh.Error):
+            await sftp.remove(temporary)
+        raise
+
+
+async def _rotate_password(
+    target: Target, old: Secret, new: Secret, dialogue: Dialogue, seconds: float
+) -> None:
+    credential = LoginCredential(password=old)
+    connection = await _connect_to_rotate(target, credential, seconds)
+    conversation = Conversation(dialogue, current=old, new=new)
+    try:
+        async with asyncio.timeout(seconds):
+            await _converse(connection, conversation)
+    except TimeoutError:
+        raise RotationError(
+            Finding.NOT_ROTATED,
+            f"no answer in time: waited for {conversation.waits_for}",
+        ) from None
+    except (OSError, asyncssh.Error) as error:
+        raise RotationError(
+            Finding.NOT_ROTATED,
+            credential.without_secrets(
+                f"waited for {conversation.waits_for}: {_reason(error)}"
+            ),
+        ) from None
+    finally:
+        # Before the new password is tried: some devices take one connection only.
+        await _close(connection)
+    attempt = await _log_in(target, LoginCredential(password=new), seconds)
+    if attempt.finding is not Finding.ACCEPTED:
+        finding = (
+            Finding.NOT_ROTATED
+            if attempt.finding is Finding.REFUSED
+            else attempt.finding
+        )
+        raise RotationError(finding, f"the new password: {attempt.answer}")
+
+
+async def _converse(
+    connection: asyncssh.SSHClientConnection, conversation: Conversation
+) -> None:
+    process = await connection.create_process(
+        term_type="vt100", term_size=(80, 24), encoding=None
+    )
+    async with process:
+        while conversation.progress is Progress.TALKING:
+            printed = await process.stdout.read(4096)
+            if not printed:
+                raise RotationError(
+                    Finding.NOT_ROTATED,
+                    f"the target hung up; waited for {conversation.waits_for}",
+                )
+            typed = conversation.feed(printed)
+            if typed:
+                process.stdin.write(typed)
+        if conversation.progress is Progress.REFUSED:
+            raise RotationError(
+                Finding.NOT_ROTATED, f"the target answered: {conversation.refusal}"
+            )
+        process.stdin.write(b"exit\r")
+
+
+def _try_with_paramiko(
+    target: Target, credential: LoginCredential, seconds: float
+) -> Attempt:
+    tried_by = f"paramiko {paramiko.__version__}"
+    ends = time.monotonic() + seconds
+
+    def remaining() -> float:
+        return max(ends - time.monotonic(), 0.1)
+
+    transport: paramiko.Transport | None = None
+    try:
+        address = _resolve(target)
+        algorithms = _host_key_algorithms(target)
+        connection = socket.create_connection((address, target.port), remaining())
+        try:
+            transport = paramiko.Transport(connection)
+        except BaseException:
+            connection.close()
+            raise
+        _restrict(transport, target.profile, algorithms)
+        transport.banner_timeout = remaining()
+        transport.auth_timeout = remaining()
+        transport.start_client(timeout=remaining())
+        if not _has_pinned_key(transport, target):
+            return Attempt(
+                Finding.WRONG_HOST_KEY, "its host key is not the pinned one", tried_by
+            )
+        finding, answer = _authenticate(transport, target, credential, remaining)
+    except _NotReachedError as error:
+        finding, answer = error.finding, str(error)
+    except TimeoutError:
+        finding, answer = Finding.NOT_TRIED, "no answer in time"
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        finding, answer = Finding.NOT_TRIED, f"could not be reached: {_reason(error)}"
+    finally:
+        if transport is not None:
+            transport.close()
+            transport.join(_CLOSE_SECONDS)
+    return Attempt(finding, credential.without_secrets(answer), tried_by)
+
+
+def _restrict(
+    transport: paramiko.Transport, profile: CryptoProfile, host_keys: list[str]
+) -> None:
+    """Leave only what the profile allows and paramiko knows."""
+    options = transport.get_security_options()
+    options.kex = [name for name in profile.kex if name in options.kex]
+    options.ciphers = [name for name in profile.ciphers if name in options.ciphers]
+    options.digests = [name for name in profile.macs if name in options.digests]
+    options.key_types = [name for name in host_keys if name in options.key_types]
+
+
+def _has_pinned_key(transport: paramiko.Transport, target: Target) -> bool:
+    shown = transport.get_remote_server_key()
+    line = f"{shown.get_name()} {shown.get_base64()}"
+    return any(line.split() == pinned.split()[:2] for pinned in target.host_keys)
+
+
+def _authenticate(
+    transport: paramiko.Transport,
+    target: Target,
+    credential: LoginCredential,
+    remaining: Callable[[], float],
+) -> tuple[Finding, str]:
+    """Offer the credential once.
+
+    paramiko's blocking calls report a broken connection as "authentication failed", so
+    the answer is read from the transport instead: its authentication handler forgets
+    the user name when, and only when, a failure message of the target has arrived.
+    """
+    answered = threading.Event()
+    if credential.password is not None:
+        transport.auth_password(
+            target.login, credential.password.reveal(), answered, fallback=False
+        )
+    else:
+        transport.auth_publickey(target.login, _python_key(credential), answered)
+    if not answered.wait(remaining()):
+        return Finding.NOT_TRIED, "no answer in time"
+    if transport.is_authenticated():
+        return Finding.ACCEPTED, "authentication succeeded"
+    error = transport.get_exception()
+    handler = transport.auth_handler
+    has_answer = handler is not None and handler.get_username() is None
+    if not has_answer:
+        return Finding.NOT_TRIED, f"the connection broke off: {error or 'no reason'}"
+    if error is None:
+        return Finding.REFUSED, "authentication refused"
+    if isinstance(error, paramiko.BadAuthenticationType):
+        allowed = error.allowed_types
+        if credential.password is not None and "keyboard-interactive" in allowed:
+            return _authenticate_by_prompt(transport, target, credential.password)
+        return (
+            Finding.NOT_TRIED,
+            f"the credential was not tried: only {', '.join(allowed)} is on offer",
+        )
+    if isinstance(error, paramiko.ssh_exception.PartialAuthentication):
+        return Finding.ACCEPTED, "accepted as the first of several factors"
+    return Finding.NOT_TRIED, f"the credential was not tried: {error}"
+
+
+def _authenticate_by_prompt(
+    transport: paramiko.Transport, target: Target, password: Secret
+) -> tuple[Finding, str]:
+    """Give the password to a target that asks for it (RFC 4256)."""
+    was_given = False
+
+    def answer(
+        _title: str, _instructions: str, prompts: list[tuple[str, bool]]
+    ) -> list[str]:
+        nonlocal was_given
+        was_given = was_given or bool(prompts)
+        return [password.reveal() for _ in prompts]
+
+    try:
+        further = transport.auth_interactive(target.login, answer)
+    except paramiko.AuthenticationException as error:
+        if was_given and transport.is_active():
+            return Finding.REFUSED, "authentication refused (keyboard-interactive)"
+        return Finding.NOT_TRIED, f"the credential was not tried: {error}"
+    if further:
+        return Finding.ACCEPTED, "accepted as the first of several factors"
+    return Finding.ACCEPTED, "authentication succeeded"
+
+
+def _python_key(credential: LoginCredential) -> paramiko.PKey:
+    """Return the key, with its certificate, as paramiko wants it."""
+    if credential.private_key is None:
+        raise ValueError("a credential is a key or a password")
+    text = credential.private_key.reveal()
+    kind = asyncssh.import_private_key(text).get_algorithm()
+    key = _PYTHON_KEYS[kind].from_private_key(io.StringIO(text))
+    if credential.certificate is not None:
+        key.load_certificate(credential.certificate)
+    return key

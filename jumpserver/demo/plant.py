@@ -25,7 +25,7 @@ from jumpserver.demo.plant_files import (
     write_state,
 )
 from jumpserver.demo.ssh_target import PlantTarget
-from jumpserver.demo.sshd import OpenSshd, find_sshd, greets
+from jumpserver.demo.sshd import OpenSshd, choose_sshd, greets
 from jumpserver.demo.sshd_stand_in import ScadaStandIn
 from jumpserver.demo.switch import OldSwitch
 
@@ -48,7 +48,7 @@ class DemoPlant:
             data_directory.expanduser().resolve() / "plant"
         )
         self.state_file = self.directory / "state.json"
-        self._sshd = sshd or find_sshd()
+        self._sshd = sshd or choose_sshd()
         self._lock: IO[bytes] | None = None
         self._targets: list[PlantTarget] = []
         self._hmi: PumpHmi | None = None

@@ -2,12 +2,13 @@
 
 It trusts the site's user CA and maps the certificate principal `historian` to the
 account that runs the demo. sshd reads the CA, principals and revoked-keys files at
-every log-in, so they may be written while it runs. Where no sshd is installed,
+every log-in, so they may be written while it runs. Where no sshd is usable,
 `sshd_stand_in` takes its place.
 """
 
 import asyncio
 import contextlib
+import grp
 import os
 import pwd
 import shutil
@@ -203,6 +204,29 @@ def find_sshd() -> Path | None:
     # A user's PATH often lacks the sbin directories.
     found = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     return Path(found).resolve() if found else None
+
+
+def choose_sshd() -> Path | None:
+    """Return the sshd to run as the calling user, or None to use the stand-in.
+
+    Without root sshd ends every session with a terminal unless terminals come in the
+    group `tty` by themselves: a devpts mounted with gid=, as Debian does and a bare
+    container may not.
+    """
+    binary = find_sshd()
+    if binary is None or os.geteuid() == 0:
+        return binary
+    ours, theirs = os.openpty()
+    try:
+        group = os.fstat(theirs).st_gid
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    try:
+        wanted = grp.getgrnam("tty").gr_gid
+    except KeyError:
+        wanted = os.getegid()
+    return binary if group == wanted else None
 
 
 def calling_user() -> str:

@@ -1,4 +1,4 @@
-"""A stand-in for `scada-01` on machines without sshd: asyncssh with a real /bin/sh.
+"""A stand-in for `scada-01` where no sshd is usable: asyncssh with a real /bin/sh.
 
 It checks certificates against the same CA and principal files as sshd would, at every
 authentication, and says in its banner what it is. It knows no revoked keys: a
@@ -29,7 +29,7 @@ from jumpserver.demo.ssh_target import (
 )
 from jumpserver.demo.sshd import NAME, PRINCIPAL, ScadaFiles, calling_user
 
-BANNER = "scada-01: stand-in, OpenSSH's sshd is not installed on this machine\n"
+BANNER = "scada-01: stand-in, OpenSSH's sshd is not usable on this machine\n"
 PASSED_ON = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER")
 CHUNK = 65536
 END_OF_INPUT = b"\x04"  # Ctrl-D, termios VEOF

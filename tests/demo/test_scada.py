@@ -71,6 +71,16 @@ class Scada:
         )
 
 
+async def test_second_plant_process_finds_the_port_taken(scada, tmp_path):
+    """Somebody else on the remembered port costs another port, not the start."""
+    taken = scada.asset["port"]
+    other = ScadaStandIn(tmp_path / "other")
+    try:
+        assert await other.start(taken) != taken
+    finally:
+        await other.stop()
+
+
 async def test_says_which_kind_it_is(scada, request):
     is_stand_in = "stand-in" in request.node.name
     assert scada.asset["stand-in"] is is_stand_in

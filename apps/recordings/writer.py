@@ -347,8 +347,7 @@ class RecorderThread:
         Raises: RecordingFailedError when it cannot be written here and now; ValueError
         for a header or a key that is malformed.
         """
-        if not self.alive:
-            raise RecordingFailedError("the recorder thread is not running")
+        self._require_alive()
         try:
             file = OutputFile(
                 path,
@@ -361,12 +360,18 @@ class RecorderThread:
             raise RecordingFailedError(f"{path.name}: {error}") from error
         recorder = Recorder(file, loop, self._wake)
         with self._lock:
-            if not self.alive:
+            try:
+                self._require_alive()
+            except RecordingFailedError:
                 file.close()
-                raise RecordingFailedError("the recorder thread is not running")
+                raise
             self._recorders.append(recorder)
         self._wake.set()
         return recorder
+
+    def _require_alive(self) -> None:
+        if not self.alive:
+            raise RecordingFailedError("the recorder thread is not running")
 
     def _run(self) -> None:
         try:

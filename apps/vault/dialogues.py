@@ -92,6 +92,11 @@ UNIX = Dialogue(
 )
 
 
+def dialogue_for(asset_kind: str) -> Dialogue:
+    """Return how a password is changed on this kind of asset (`AssetKind`)."""
+    return SWITCH if asset_kind == "switch" else UNIX
+
+
 class Progress(Enum):
     """How a conversation stands."""
 

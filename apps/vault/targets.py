@@ -29,7 +29,9 @@ import paramiko
 from django.conf import settings
 
 from apps.inventory.addresses import refusal
-from apps.inventory.crypto_profiles import MODERN, CryptoProfile
+from apps.inventory.crypto_profiles import MODERN, PROFILES, CryptoProfile
+from apps.inventory.models import TargetAccount
+from apps.inventory.queries import pinned_host_keys
 from apps.vault.authorized_keys import KeyNotListedError, replace_key
 from apps.vault.dialogues import Conversation, Dialogue, Progress
 from apps.vault.models import Finding
@@ -105,6 +107,19 @@ class _NotReachedError(Exception):
     def __init__(self, finding: Finding, message: str) -> None:
         super().__init__(message)
         self.finding = finding
+
+
+def target_of(account: TargetAccount) -> Target:
+    """Return where `account` is now: address, pinned host keys, crypto profile."""
+    asset = account.asset
+    return Target(
+        name=asset.name,
+        address=asset.address,
+        port=asset.port,
+        login=account.login,
+        host_keys=pinned_host_keys(asset.pk),
+        profile=PROFILES[asset.crypto_profile],
+    )
 
 
 def new_password() -> Secret:

@@ -49,6 +49,8 @@ BACKLOG_LIMIT_BYTES: Final = 8 << 20
 """More than this may not wait: the source must be paused."""
 EVENT_COST_BYTES: Final = 160
 """What an event costs in memory beside its payload: many small ones count as well."""
+STALL_SECONDS: Final = 10.0
+"""When nothing could be written for so long, the recording has failed."""
 MINIMUM_FREE_BYTES: Final = 32 << 20
 """With less free space than this no new recording is begun."""
 
@@ -69,8 +71,14 @@ class Recorder:
     """
 
     def __init__(
-        self, file: OutputFile, loop: asyncio.AbstractEventLoop, wake: threading.Event
+        self,
+        file: OutputFile,
+        loop: asyncio.AbstractEventLoop,
+        wake: threading.Event,
+        *,
+        stall_seconds: float,
     ) -> None:
+        self._stall_seconds = stall_seconds
         self._file = file
         self._loop = loop
         self._wake = wake
@@ -92,6 +100,8 @@ class Recorder:
         self._sealed: Future[SealedRecording] | None = None
         self._end_lock = threading.Lock()
         self._checked_ns = self._started_ns
+        # The thread cannot tell that it hangs, so the loop has to look.
+        self._on_loop(self._watch_for_stall)
 
     @property
     def path(self) -> Path:
@@ -115,14 +125,18 @@ class Recorder:
 
     @property
     def seconds_behind(self) -> float:
-        """Age of the oldest event not yet written; grows when the disk hangs."""
+        """Age of the oldest event not yet written; grows when the disk hangs.
+
+        Of a recording that is closed but not yet sealed: how long that takes.
+        """
         oldest = self._taken_ns
         if oldest is None:
             head = self._queue[:1]
-            if not head:
-                return 0.0
-            oldest = head[0][2]
-        return (time.monotonic_ns() - oldest) / 1e9
+            if head:
+                oldest = head[0][2]
+            elif self._sealed is not None and not self._sealed.done():
+                oldest = self._closing_ns
+        return 0.0 if oldest is None else (time.monotonic_ns() - oldest) / 1e9
 
     def add(
         self, kind: EventKind, channel: int, data: bytes | bytearray | memoryview
@@ -212,6 +226,8 @@ class Recorder:
             del self._queue[:count]
             self._write(batch, final=closing_ns is not None)
             self._taken_ns = None
+        if self._failure is not None:
+            raise self._failure
         if closing_ns is not None:
             self._seal(closing_ns)
             return False
@@ -244,20 +260,28 @@ class Recorder:
     def _seal(self, closing_ns: int) -> None:
         duration = (closing_ns - self._started_ns) // 1000
         sealed = self._file.seal(duration_microseconds=duration)
-        if self._sealed is not None:
-            self._sealed.set_result(sealed)
+        with self._end_lock:
+            if self._sealed is not None and self._failure is None:
+                self._sealed.set_result(sealed)
 
     def fail(self, error: BaseException) -> None:
         """Give the recording up because of `error` and tell the loop."""
-        failure = RecordingFailedError(f"{self.path.name}: {error}")
-        failure.__cause__ = error
-        with self._end_lock:
-            self._failure = self._refusal = failure
-            if self._sealed is not None and not self._sealed.done():
-                self._sealed.set_exception(failure)
+        self._give_up(error)
         self._queue.clear()
         self._taken_ns = None
         self._file.close()
+
+    def _give_up(self, error: BaseException) -> None:
+        failure = RecordingFailedError(f"{self.path.name}: {error}")
+        failure.__cause__ = error
+        with self._end_lock:
+            if self._failure is not None:
+                return
+            if self._sealed is not None:
+                if self._sealed.done():
+                    return
+                self._sealed.set_exception(failure)
+            self._failure = self._refusal = failure
         self._on_loop(self._report_failure)
 
     def _on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
@@ -268,6 +292,16 @@ class Recorder:
 
     # And this on the loop again. Each callback is its own step of the loop, so that one
     # that raises does not keep the others from being called.
+
+    def _watch_for_stall(self) -> None:
+        if self._failure is not None or (self._sealed and self._sealed.done()):
+            return
+        behind = self.seconds_behind
+        if behind > self._stall_seconds:
+            # Only the thread may close the file: it may be in the middle of a write.
+            self._give_up(TimeoutError(f"nothing written for {behind:.1f} seconds"))
+        else:
+            self._loop.call_later(self._stall_seconds / 4, self._watch_for_stall)
 
     def _report_drained(self) -> None:
         callbacks, self._drained_callbacks[:] = self._drained_callbacks[:], []
@@ -293,10 +327,12 @@ class RecorderThread:
         *,
         fsync_interval_seconds: float = 1.0,
         flush_interval_seconds: float = 0.2,
+        stall_seconds: float = STALL_SECONDS,
         minimum_free_bytes: int = MINIMUM_FREE_BYTES,
     ) -> None:
         self._fsync_interval_seconds = fsync_interval_seconds
         self._flush_interval_seconds = flush_interval_seconds
+        self._stall_seconds = stall_seconds
         self._minimum_free_bytes = minimum_free_bytes
         self._wake = threading.Event()
         self._lock = threading.Lock()
@@ -358,7 +394,7 @@ class RecorderThread:
             )
         except OSError as error:
             raise RecordingFailedError(f"{path.name}: {error}") from error
-        recorder = Recorder(file, loop, self._wake)
+        recorder = Recorder(file, loop, self._wake, stall_seconds=self._stall_seconds)
         with self._lock:
             try:
                 self._require_alive()

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
+from apps.access import queries as access
 from apps.accounts.models import User
 
 
@@ -64,10 +66,11 @@ def _groups(request: HttpRequest) -> list[RailGroup]:
     if not isinstance(user, User):
         return []
     roles = set(user.role_names)
+    counts = _counts(user)
     groups = []
     for heading, entries in _GROUPS:
         links = [
-            _link(request, name=name, label=label)
+            _link(request, name=name, label=label, counts=counts)
             for name, label, needs in entries
             if not needs or needs & roles
         ]
@@ -76,8 +79,21 @@ def _groups(request: HttpRequest) -> list[RailGroup]:
     return groups
 
 
-def _link(request: HttpRequest, *, name: str, label: str) -> RailLink:
+def _counts(user: User) -> dict[str, tuple[int, str]]:
+    """Return what waits for `user`, by page: how much, and of what (for the ear)."""
+    if not user.is_approver:
+        return {}
+    waiting = access.requests_awaiting(user, now=timezone.now()).count()
+    return {"approvals": (waiting, "waiting for you")}
+
+
+def _link(
+    request: HttpRequest, *, name: str, label: str, counts: dict[str, tuple[int, str]]
+) -> RailLink:
     url = reverse(f"portal:{name}")
     # My access is the root, which every address begins with.
     here = request.path == url or (name != "my-access" and request.path.startswith(url))
-    return RailLink(url=url, label=label, current=here)
+    count, count_label = counts.get(name, (0, ""))
+    return RailLink(
+        url=url, label=label, current=here, count=count, count_label=count_label
+    )

@@ -10,6 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 
+from apps.portal.roles import has_both_factors
+
 View = Callable[..., HttpResponseBase]
 
 
@@ -41,7 +43,7 @@ class VerifiedMiddleware:
     ) -> HttpResponse | None:
         if not getattr(view, "login_required", True):
             return None
-        if request.user.is_authenticated and request.user.is_verified():
+        if has_both_factors(request):
             return None
         logout(request)
         return redirect_to_login(request.get_full_path())

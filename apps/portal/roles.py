@@ -23,6 +23,13 @@ def signed_in(request: HttpRequest) -> User:
     return request.user
 
 
+def has_both_factors(request: HttpRequest) -> bool:
+    """Say whether whoever asks is signed in with a verified second factor."""
+    # django-otp's middleware puts the device there, None until it was verified.
+    device = getattr(request.user, "otp_device", None)
+    return request.user.is_authenticated and device is not None
+
+
 def only_for(*roles: str) -> Callable[[View[P]], View[P]]:
     """Let people with one of `roles` in; for others the page does not exist."""
 

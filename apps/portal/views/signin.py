@@ -3,6 +3,7 @@
 import base64
 import binascii
 import datetime as dt
+import re
 import textwrap
 
 import segno
@@ -26,6 +27,7 @@ from apps.portal import pending_sign_in, portal_sessions
 from apps.portal.destinations import safe_destination
 from apps.portal.forms.signin import CodeForm, EnrolmentCodeForm, SignInForm
 from apps.portal.pending_sign_in import PendingSignIn
+from apps.portal.roles import has_both_factors
 from apps.portal.source import source_address
 
 _DOOR = "portal"
@@ -40,7 +42,7 @@ _INVALID = 422
 def sign_in(request: HttpRequest) -> HttpResponse:
     wanted = request.POST.get("next") or request.GET.get("next") or ""
     destination = safe_destination(request, wanted)
-    if request.user.is_authenticated and request.user.is_verified():
+    if has_both_factors(request):
         return redirect(destination)
     now = timezone.now()
     form = SignInForm(request.POST or None)
@@ -217,7 +219,7 @@ def _record_refusal(
     request: HttpRequest, *, handle: str, reason: str, now: dt.datetime
 ) -> None:
     # People type passwords into the first field by mistake; the ledger keeps for ever.
-    is_handle = HANDLE.regex.fullmatch(handle) is not None
+    is_handle = re.fullmatch(HANDLE.regex, handle) is not None
     accounts.record_sign_in_refused(
         handle=handle if is_handle else "",
         door=_DOOR,

@@ -266,10 +266,11 @@ class Recorder:
 
     def fail(self, error: BaseException) -> None:
         """Give the recording up because of `error` and tell the loop."""
+        # Closed first: whoever is told may want to recover the file at once.
+        self._file.close()
         self._give_up(error)
         self._queue.clear()
         self._taken_ns = None
-        self._file.close()
 
     def _give_up(self, error: BaseException) -> None:
         failure = RecordingFailedError(f"{self.path.name}: {error}")

@@ -291,8 +291,6 @@ class _ConnectionBase(SSHConnection):
         self._kex_timer: asyncio.TimerHandle | None = None
         super().__init__(*args, **kwargs)
 
-    # -- transport ------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the write limits and acknowledge at once, then go on as asyncssh does."""
         cast(asyncio.Transport, transport).set_write_buffer_limits(
@@ -346,8 +344,6 @@ class _ConnectionBase(SSHConnection):
         self._stop_kex_timer()
         super()._cleanup(exc)
 
-    # -- keep-alive: one timer, not one per read ---------------------------------
-
     def _reset_keepalive_timer(self) -> None:
         self._heard_at = self._loop.time()
 
@@ -360,8 +356,6 @@ class _ConnectionBase(SSHConnection):
             )
         else:
             super()._keepalive_timer_callback()
-
-    # -- key exchange -------------------------------------------------------------
 
     def _send_kexinit(self) -> None:
         super()._send_kexinit()
@@ -385,8 +379,6 @@ class _ConnectionBase(SSHConnection):
         for channel in list(self._channels.values()):
             if channel._send_buf:
                 channel._flush_send_buf()
-
-    # -- sending ------------------------------------------------------------------
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
         """Send one packet, within the limits for what a peer leaves unread."""
@@ -442,8 +434,6 @@ class _ConnectionBase(SSHConnection):
         self._send(wire)
         self._send_seq = (self._send_seq + packets) & _SEQ_MASK
         self._rekey_bytes_sent += len(wire)
-
-    # -- receiving ------------------------------------------------------------------
 
     def _recv_data(self) -> None:
         if self.fast:
@@ -558,8 +548,6 @@ class _ConnectionBase(SSHConnection):
             raise ProtocolError("Window exceeded")
         channel._accept_data(bytes(parts[0]) if len(parts) == 1 else b"".join(parts))
 
-    # -- logging ----------------------------------------------------------------------
-
     def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
         """Format nothing: contents never go to a log here."""
 
@@ -583,12 +571,12 @@ class _ChannelBase(SSHChannel[bytes]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._uncredited = 0
+        self.torn = False
+        """True when the channel went because its whole connection did."""
         super().__init__(*args, **kwargs)
 
     def _connection(self) -> _ConnectionBase | None:
         return cast("_ConnectionBase | None", self._conn)
-
-    # -- back-pressure ------------------------------------------------------------
 
     def _pause_resume_writing(self) -> None:
         """Tell the session about a full buffer or a full transport, once per change."""
@@ -623,13 +611,12 @@ class _ChannelBase(SSHChannel[bytes]):
         A device that disconnects right after its last output must not lose the tail
         to a slow reader. Bounded by one receive window.
         """
+        self.torn = True
         self._recv_paused = False
         while self._recv_buf and self._session is not None:
             data, datatype = self._recv_buf.pop(0)
             self._session.data_received(data, datatype)
         super().process_connection_close(exc)
-
-    # -- sending ------------------------------------------------------------------
 
     def write(self, data: bytes, datatype: int | None = None) -> None:
         """Queue `data` and send what the peer's window allows.
@@ -691,8 +678,6 @@ class _ChannelBase(SSHChannel[bytes]):
             self.send_packet(MSG_CHANNEL_EXTENDED_DATA, UInt32(datatype), payload)
         return allowed
 
-    # -- logging --------------------------------------------------------------------
-
     def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
         """Format nothing: contents never go to a log here."""
 
@@ -711,6 +696,8 @@ class ClientChannel(_ChannelBase, SSHClientChannel[bytes]):
 class ServerConnection(_ConnectionBase, SSHServerConnection):
     """A connection accepted from an engineer's client."""
 
+    channel_class: type[ServerChannel] = ServerChannel
+
     def create_server_channel(
         self,
         encoding: str | None = None,
@@ -723,7 +710,7 @@ class ServerConnection(_ConnectionBase, SSHServerConnection):
             raise ValueError("The gateway's channels carry bytes only")
         max_pktsize = max_pktsize or self._max_pktsize
         self._update_recv_pktlen(max_pktsize)
-        return ServerChannel(
+        return self.channel_class(
             self,
             self._loop,
             allow_pty=self._allow_pty,
@@ -750,9 +737,6 @@ class ClientConnection(_ConnectionBase, SSHClientConnection):
         return ClientChannel(
             self, self._loop, "strict", None, "strict", window, max_pktsize
         )
-
-
-# -- self-test ------------------------------------------------------------------------
 
 
 class _EchoSession(SSHServerSession[bytes]):

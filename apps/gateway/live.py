@@ -1,0 +1,592 @@
+"""A live session: one connection of an engineer to one asset, from permit to end.
+
+States as in `sessions.lifecycle`: opening, active, frozen, ending, ended. Channels open
+only while it is active (R19). The deadline is a timer on the monotonic clock, armed
+from the permit, so that it needs neither database nor workers. However a session ends,
+both legs end together: the engineer is told in one line, sockets are closed at once,
+and the paperwork (channels, lease, recording, row) follows in a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import asyncssh
+from django.utils import timezone
+
+from apps.access.denials import Denied
+from apps.access.permits import ConnectionPermit
+from apps.gateway.blocking import Blocking
+from apps.gateway.owned_tasks import OwnedTasks
+from apps.gateway.relay import (
+    ChannelRequest,
+    ChannelResult,
+    FrontChannel,
+    Relay,
+)
+from apps.gateway.upstream import (
+    MAX_PACKET,
+    WINDOW,
+    Upstream,
+    UpstreamError,
+    UpstreamProblem,
+    UpstreamSettings,
+    connect,
+)
+from apps.recordings import operations as recordings
+from apps.recordings.output import RecordingFailedError, SealedRecording
+from apps.recordings.writer import Recorder, RecorderThread
+from apps.sessions import operations as sessions
+from apps.sessions.lifecycle import EndReason, SessionState
+from apps.sessions.queries import SessionVerdict
+from apps.vault.leases import LeasedCredential
+from apps.vault.operations import NoCredentialError
+
+logger = logging.getLogger(__name__)
+
+CHANNEL_LIMIT: Final = 10
+"""Channels at the same time on one session, as OpenSSH's MaxSessions."""
+
+CHANNEL_SECONDS: Final = 20.0
+"""Longest opening of a channel on the asset."""
+
+WARNING_MINUTES: Final = (15, 5, 1)
+
+DRAIN_SECONDS: Final = 30.0
+"""Longest wait for a client to take the last output after the asset closed."""
+
+
+class OpeningRefusedError(Exception):
+    """The session does not open. The text is one line for the engineer."""
+
+
+class ChannelRefusedError(Exception):
+    """A channel does not open. The text is one line for the engineer."""
+
+
+class ClientSide(Protocol):
+    """The engineer's end of a session: an SSH connection or a browser terminal."""
+
+    def close(self, line: str) -> None:
+        """Tell the client why and close its socket, now."""
+
+    async def drained(self) -> None:
+        """Return when all that was written to it has been taken, or it is gone."""
+
+
+@dataclass(slots=True)
+class Core:
+    """What all sessions of a gateway share."""
+
+    gateway_id: uuid.UUID
+    blocking: Blocking
+    recorder_thread: RecorderThread
+    upstream: UpstreamSettings
+    tasks: OwnedTasks
+    check_now: Callable[[], Awaitable[None]]
+    """Make the decision again for every live session; returns when that is done."""
+    live: dict[uuid.UUID, LiveSession] = field(default_factory=dict)
+    draining: bool = False
+    """True while the gateway stops: no new session opens."""
+
+
+@dataclass(slots=True)
+class _Recording:
+    recording_id: uuid.UUID
+    recorder: Recorder
+
+
+class LiveSession:
+    """One session. Made by `open_session`; ends through `end`, once."""
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        permit: ConnectionPermit,
+        session_id: uuid.UUID,
+        short_id: str,
+        client: ClientSide,
+        upstream: Upstream,
+        recording: _Recording,
+    ) -> None:
+        self.permit = permit
+        self.session_id = session_id
+        self.short_id = short_id
+        self.state = SessionState.OPENING
+        self.relays: dict[int, Relay] = {}
+        self.ended = asyncio.Event()
+        self._core = core
+        self._client = client
+        self._upstream = upstream
+        self._recording = recording
+        self._next_number = 1
+        self._opening = 0
+        self._timers: list[asyncio.TimerHandle] = []
+        self._held_for: EndReason | None = None
+
+    @property
+    def recorder(self) -> Recorder:
+        """Return the session's recorder."""
+        return self._recording.recorder
+
+    @property
+    def recording_id(self) -> uuid.UUID:
+        """Return the identifier of the session's recording."""
+        return self._recording.recording_id
+
+    def is_active(self) -> bool:
+        """Say whether channels may open and input may flow."""
+        return self.state is SessionState.ACTIVE
+
+    def activate(self, *, now: dt.datetime) -> None:
+        """Arm the timers and let channels open."""
+        self.state = SessionState.ACTIVE
+        self._core.live[self.session_id] = self
+        self._arm(now)
+        self._upstream.on_lost(self._asset_lost)
+        self.recorder.on_failure(self._recording_failed)
+        # The decision may have changed while the asset was being reached.
+        self._core.tasks.spawn(self._check(), f"check {self.short_id}")
+
+    async def _check(self) -> None:
+        await self._core.check_now()
+
+    def _arm(self, now: dt.datetime) -> None:
+        loop = asyncio.get_running_loop()
+        remaining = (self.permit.deadline - now).total_seconds()
+        end = loop.time() + remaining
+        self._timers.append(loop.call_at(end, self.deadline_reached))
+        warnings = [60.0 * minutes for minutes in WARNING_MINUTES]
+        before = [seconds for seconds in warnings if seconds < remaining]
+        if not before:
+            before = [remaining / 2]
+        for seconds in before:
+            self._timers.append(loop.call_at(end - seconds, self._warn, seconds))
+
+    def _warn(self, seconds: float) -> None:
+        if seconds >= 60:
+            minutes = round(seconds / 60)
+            left = f"{minutes} minute{'s' if minutes > 1 else ''}"
+        else:
+            left = f"{max(1, round(seconds))} seconds"
+        self.notify(f"Sluice: {left} left of this session")
+
+    def notify(self, line: str) -> None:
+        """Show one line on every terminal of the session."""
+        for relay in list(self.relays.values()):
+            relay.notify(line)
+
+    async def open_channel(self, request: ChannelRequest, front: FrontChannel) -> Relay:
+        """Open a channel on the asset and relay between it and `front`.
+
+        Raises: ChannelRefusedError. Nothing was sent to the asset when the refusal is
+        the gateway's own.
+        """
+        self._check_may_open(request)
+        self._opening += 1
+        try:
+            if self._next_number > 1:
+                # The permit was decided on just before the first channel.
+                await self._core.check_now()
+                self._check_may_open(request)
+            return await self._open_counted(request, front)
+        finally:
+            self._opening -= 1
+
+    def _check_may_open(self, request: ChannelRequest) -> None:
+        if self.state is not SessionState.ACTIVE:
+            raise ChannelRefusedError(f"the session is {self.state.value}")
+        if request.kind not in self.permit.services:
+            raise ChannelRefusedError(f"the grant does not include {request.kind}")
+        if len(self.relays) + self._opening >= CHANNEL_LIMIT:
+            raise ChannelRefusedError(
+                f"a session has at most {CHANNEL_LIMIT} channels at a time"
+            )
+
+    async def _open_counted(
+        self, request: ChannelRequest, front: FrontChannel
+    ) -> Relay:
+        number = self._next_number
+        self._next_number += 1
+        await self._core.blocking.run(
+            sessions.open_channel,
+            session_id=self.session_id,
+            number=number,
+            kind=request.kind,
+            has_pty=request.terminal is not None,
+            command=(request.command or b"").decode("utf-8", "replace"),
+            now=timezone.now(),
+        )
+        relay = Relay(
+            number=number,
+            request=request,
+            front=front,
+            recorder=self.recorder,
+            on_end=self._channel_ended,
+            on_failure=self._recording_failed,
+        )
+        if not self.is_active():
+            relay.abandon()
+            raise ChannelRefusedError(f"the session is {self.state.value}")
+        self.relays[number] = relay
+        try:
+            async with asyncio.timeout(CHANNEL_SECONDS):
+                await relay.open_back(
+                    self._upstream.connection.new_session_channel(
+                        window=WINDOW, max_pktsize=MAX_PACKET
+                    )
+                )
+        except (asyncssh.Error, OSError, TimeoutError) as error:
+            relay.abandon()
+            what = str(error) or "it did not answer"
+            raise ChannelRefusedError(
+                f"the asset refused the {request.kind}: {what}"
+            ) from error
+        except RecordingFailedError as error:
+            relay.abandon()
+            self._recording_failed(error)
+            raise ChannelRefusedError("the session cannot be recorded") from error
+        if not self.is_active():
+            relay.freeze()
+        return relay
+
+    def _channel_ended(self, relay: Relay, result: ChannelResult) -> None:
+        self.relays.pop(relay.number, None)
+        self._core.tasks.spawn(
+            self._core.blocking.run(
+                sessions.close_channel,
+                session_id=self.session_id,
+                number=relay.number,
+                exit_status=result.exit_status,
+                exit_signal=result.exit_signal,
+                bytes_in=result.bytes_in,
+                bytes_out=result.bytes_out,
+                now=timezone.now(),
+            ),
+            f"close channel {relay.number} of {self.short_id}",
+        )
+        if self._held_for is EndReason.EXPIRED and self._drains and not self.relays:
+            self.end(EndReason.EXPIRED, "the time is up")
+
+    @property
+    def _drains(self) -> bool:
+        return self.permit.end_mode == "drain"
+
+    def deadline_reached(self) -> None:
+        """End as the asset's owner decided: cut, freeze, or drain."""
+        if self.state is not SessionState.ACTIVE:
+            # Frozen or ending already, and that has its own limit.
+            return
+        line, grace = "the time is up", self.permit.grace_seconds
+        if self.permit.end_mode == "freeze" and grace > 0:
+            self._freeze(EndReason.EXPIRED, line, grace)
+        elif self._drains and grace > 0 and self.relays:
+            self._drain(line, grace)
+        else:
+            self.end(EndReason.EXPIRED, line)
+
+    def _freeze(self, reason: EndReason, line: str, grace: float) -> None:
+        self.state = SessionState.FROZEN
+        self._held_for = reason
+        self._cancel_timers()
+        for relay in list(self.relays.values()):
+            relay.freeze()
+        self.notify(f"Sluice: {line}; input is held, closing in {grace:.0f} s")
+        self._end_later(reason, line, grace)
+        self._note(sessions.note_frozen, frozen=True)
+
+    def _drain(self, line: str, grace: float) -> None:
+        self.state = SessionState.ENDING
+        self._held_for = EndReason.EXPIRED
+        self._cancel_timers()
+        self.notify(f"Sluice: {line}; what runs may finish within {grace:.0f} s")
+        self._end_later(EndReason.EXPIRED, line, grace)
+        self._note(sessions.note_ending)
+
+    def _end_later(self, reason: EndReason, line: str, grace: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(grace, self.end, reason, line))
+
+    def _note(self, operation: Callable[..., bool], **arguments: bool) -> None:
+        self._core.tasks.spawn(
+            self._core.blocking.run(
+                operation,
+                session_id=self.session_id,
+                now=timezone.now(),
+                **arguments,
+            ),
+            f"note the state of {self.short_id}",
+        )
+
+    def apply(self, verdict: SessionVerdict) -> None:
+        """Do what the decision says now. Repeating it changes nothing.
+
+        A revocation cuts, unless the asset is in operation: then it freezes first.
+        """
+        if verdict.reason is EndReason.EXPIRED:
+            self.deadline_reached()
+            return
+        if self._held_for is verdict.reason:
+            return
+        grace = self.permit.grace_seconds
+        if (
+            verdict.reason is EndReason.REVOKED
+            and self.permit.in_operation
+            and grace > 0
+            and self.state is SessionState.ACTIVE
+        ):
+            self._freeze(verdict.reason, verdict.message, grace)
+        else:
+            self.end(verdict.reason, verdict.message)
+
+    def client_lost(self, error: Exception | None) -> None:
+        """Note that the engineer's connection has gone."""
+        if error is None or not self.relays:
+            self.end(EndReason.FINISHED, "you disconnected")
+        else:
+            self.end(EndReason.CLIENT_LOST, "your connection broke", str(error))
+
+    def _asset_lost(self, error: Exception | None) -> None:
+        """Let the engineer have the last output, then end."""
+        if self.state in {SessionState.ENDING, SessionState.ENDED}:
+            return
+        self.state = SessionState.ENDING
+        self._core.tasks.spawn(
+            self._end_drained(str(error or "closed by the asset")),
+            f"drain {self.short_id}",
+        )
+
+    async def _end_drained(self, detail: str) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._client.drained()
+        self.end(EndReason.TARGET_LOST, "the asset closed the connection", detail)
+
+    def _recording_failed(self, failure: RecordingFailedError) -> None:
+        self.end(
+            EndReason.RECORDING_FAILED,
+            "the recording cannot be written, so nothing may run",
+            str(failure),
+        )
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def end(self, reason: EndReason, line: str, detail: str = "") -> None:
+        """End the session now; `line` is for the engineer, `detail` for the ledger.
+
+        The engineer's socket goes first, then the asset's; the rest is a task.
+        """
+        if self.ended.is_set() or self.session_id not in self._core.live:
+            return
+        del self._core.live[self.session_id]
+        self.state = SessionState.ENDED
+        self._cancel_timers()
+        self._upstream.owner.on_lost = None
+        for relay in list(self.relays.values()):
+            relay.say_last(f"*** Sluice: {line} ***")
+            relay.stop()
+        self._client.close(line)
+        self._upstream.close_now()
+        self._core.tasks.spawn(
+            self._settle(reason, detail or line), f"settle {self.short_id}"
+        )
+
+    async def _settle(self, reason: EndReason, detail: str) -> None:
+        """Do the paperwork: the row and the lease first, then the recording."""
+        try:
+            await self._upstream.connection.wait_closed()
+            for relay in list(self.relays.values()):
+                relay.abandon()
+            await settle_session(self._core, self.session_id, reason, detail)
+            await settle_recording(self._core, self._recording)
+        finally:
+            self.ended.set()
+
+
+async def settle_session(
+    core: Core, session_id: uuid.UUID, reason: EndReason, detail: str
+) -> None:
+    """Close the row, and with it the lease."""
+    await core.blocking.run(
+        sessions.close_session,
+        session_id=session_id,
+        reason=reason,
+        detail=detail,
+        now=timezone.now(),
+    )
+
+
+async def settle_recording(core: Core, recording: _Recording) -> None:
+    """Seal the recording, or say that it is broken (never silence, R29)."""
+    try:
+        sealed: SealedRecording = await asyncio.wrap_future(recording.recorder.close())
+    except RecordingFailedError as failure:
+        await core.blocking.run(
+            recordings.mark_broken,
+            recording_id=recording.recording_id,
+            problem=str(failure),
+            now=timezone.now(),
+        )
+        return
+    await core.blocking.run(
+        recordings.seal_recording,
+        recording_id=recording.recording_id,
+        sealed=sealed,
+        now=timezone.now(),
+    )
+
+
+async def open_session(
+    core: Core, permit: ConnectionPermit, *, client: ClientSide, client_version: str
+) -> LiveSession:
+    """Open a session for a permit: row, credential, recording, asset; then activate.
+
+    Raises: OpeningRefusedError. Whatever was begun is undone, also when cancelled.
+    """
+    if core.draining:
+        raise OpeningRefusedError("the gateway is being stopped")
+    row = await core.blocking.run(
+        sessions.open_session,
+        permit=permit,
+        gateway_id=core.gateway_id,
+        client=client_version,
+        now=timezone.now(),
+    )
+    if isinstance(row, Denied):
+        raise OpeningRefusedError(row.message)
+    opening = _Opening(core, permit, row.pk)
+    try:
+        upstream, recording = await opening.reach_asset()
+        activated = await core.blocking.run(
+            sessions.activate_session,
+            session_id=row.pk,
+            host_key_fingerprint=upstream.host_key_fingerprint,
+            now=timezone.now(),
+        )
+        if not activated:
+            raise OpeningRefusedError("the session was ended while it opened")
+    except BaseException as error:
+        opening.undo(error)
+        raise _refusal_for(error) from error
+    session = LiveSession(
+        core,
+        permit=permit,
+        session_id=row.pk,
+        short_id=row.short_id,
+        client=client,
+        upstream=upstream,
+        recording=recording,
+    )
+    session.activate(now=timezone.now())
+    return session
+
+
+class _Opening:
+    """What has been begun for a session that is not active yet."""
+
+    def __init__(
+        self, core: Core, permit: ConnectionPermit, session_id: uuid.UUID
+    ) -> None:
+        self._core = core
+        self._permit = permit
+        self._session_id = session_id
+        self._recording: _Recording | None = None
+        self._upstream: Upstream | None = None
+
+    async def reach_asset(self) -> tuple[Upstream, _Recording]:
+        """Open the recording, lease the credential and connect.
+
+        The recording comes first: nothing may reach the asset that could not be
+        recorded (R23).
+        """
+        self._recording = await self._record()
+        lease = await self._lease()
+        try:
+            self._upstream = await self._connect(lease)
+        except UpstreamError as error:
+            if error.problem is not UpstreamProblem.CREDENTIAL_REFUSED:
+                raise
+            # The one before may just have been rotated away: lease it anew, once.
+            self._upstream = await self._connect(await self._lease())
+        return self._upstream, self._recording
+
+    async def _record(self) -> _Recording:
+        start = await self._core.blocking.run(
+            recordings.start_recording,
+            session_id=self._session_id,
+            now=timezone.now(),
+        )
+        loop = asyncio.get_running_loop()
+        try:
+            recorder = await self._core.blocking.run(
+                self._core.recorder_thread.open,
+                start.path,
+                header=start.header,
+                data_key=start.data_key,
+                signer=start.signer,
+                loop=loop,
+            )
+        except RecordingFailedError as failure:
+            await self._core.blocking.run(
+                recordings.mark_broken,
+                recording_id=start.recording_id,
+                problem=str(failure),
+                now=timezone.now(),
+            )
+            raise
+        return _Recording(start.recording_id, recorder)
+
+    async def _lease(self) -> LeasedCredential:
+        return await self._core.blocking.run(
+            sessions.lease_for_session, session_id=self._session_id, now=timezone.now()
+        )
+
+    async def _connect(self, lease: LeasedCredential) -> Upstream:
+        return await connect(self._permit, lease, settings=self._core.upstream)
+
+    def undo(self, error: BaseException) -> None:
+        """Close what was opened; the paperwork is a task that nothing cancels."""
+        if self._upstream is not None:
+            self._upstream.close_now()
+        self._core.tasks.spawn(self._undo(error), "undo an opening")
+
+    async def _undo(self, error: BaseException) -> None:
+        reason, detail = _end_reason_for(error)
+        await settle_session(self._core, self._session_id, reason, detail)
+        if self._recording is not None:
+            await settle_recording(self._core, self._recording)
+
+
+def _end_reason_for(error: BaseException) -> tuple[EndReason, str]:
+    if isinstance(error, UpstreamError):
+        detail = f"{error.problem}: {error.detail}" if error.detail else error.problem
+        return EndReason.TARGET_LOST, detail
+    if isinstance(error, RecordingFailedError):
+        return EndReason.RECORDING_FAILED, str(error)
+    if isinstance(error, asyncio.CancelledError):
+        return EndReason.CLIENT_LOST, "the client left while the session opened"
+    return EndReason.REFUSED, f"{type(error).__name__}: {error}"
+
+
+def _refusal_for(error: BaseException) -> BaseException:
+    if isinstance(error, UpstreamError | OpeningRefusedError):
+        return OpeningRefusedError(str(error))
+    if isinstance(error, RecordingFailedError):
+        return OpeningRefusedError("the session cannot be recorded")
+    if isinstance(error, NoCredentialError):
+        return OpeningRefusedError("the vault holds no credential for this account")
+    if isinstance(error, Exception):
+        logger.error("a session could not be opened", exc_info=error)
+        return OpeningRefusedError("the session cannot be opened now")
+    return error

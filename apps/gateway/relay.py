@@ -1,0 +1,513 @@
+"""Between one channel of an engineer and one session channel on an asset.
+
+Callbacks only; nothing here waits. A piece of data is recorded first and forwarded
+second, so that nothing unrecorded reaches either side (R23, R32). Each direction is
+held back by whoever cannot keep up: the other side's channel or transport, the
+recorder, or a freeze. Holding back means "take no more from the source"; the source's
+own window then stops its sender (R20).
+
+The front may be an SSH channel or a browser terminal: `FrontChannel` is all the relay
+knows of it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol, cast
+
+import asyncssh
+from asyncssh.constants import EXTENDED_DATA_STDERR
+
+from apps.gateway.fastpath import ClientChannel
+from apps.recordings.frames import (
+    EventKind,
+    encode_close,
+    encode_open,
+    encode_resize,
+)
+from apps.recordings.writer import Recorder, RecordingFailedError
+
+HELD_SIGNALS: Final = 8
+"""Signals kept while frozen; more are dropped."""
+
+ENVIRONMENT_LIMIT: Final = 256
+"""Characters of one environment value."""
+
+TARGET_LOST_LINE: Final = "*** Sluice: the asset closed the connection ***"
+TARGET_LOST_STATUS: Final = 255
+"""What OpenSSH's own client exits with when its connection breaks."""
+
+_ALTERNATE_SCREEN: Final = (b"\x1b[?1049", b"\x1b[?1047", b"\x1b[?47")
+
+
+class FrontChannel(Protocol):
+    """The engineer's end of a relay; `fastpath.ServerChannel` is one."""
+
+    def write(self, data: bytes, datatype: int | None = None) -> None:
+        """Send output; `datatype` 1 is standard error (RFC 4254 5.2)."""
+
+    def write_eof(self) -> None:
+        """Say that no more output comes."""
+
+    def pause_reading(self) -> None:
+        """Deliver no more input until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Deliver input again."""
+
+    def exit(self, status: int) -> None:
+        """Report how it ended and close after what was written."""
+
+    def exit_with_signal(
+        self, signal: str, core_dumped: bool = False, msg: str = "", lang: str = ""
+    ) -> None:
+        """Report which signal ended it and close after what was written."""
+
+    def close(self) -> None:
+        """Close after what was written."""
+
+    def is_closing(self) -> bool:
+        """Say whether nothing more can be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """A pty request (RFC 4254 6.2). Sizes as sent: 0 means unknown."""
+
+    term: str
+    columns: int
+    rows: int
+    width_pixels: int = 0
+    height_pixels: int = 0
+    modes: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRequest:
+    """What the engineer asked a channel to be."""
+
+    kind: str
+    """`shell` or `exec`."""
+    command: bytes | None = None
+    terminal: Terminal | None = None
+    environment: dict[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelResult:
+    """How a channel ended, and what it carried. Sizes are bytes."""
+
+    exit_status: int | None
+    exit_signal: str
+    bytes_in: int
+    bytes_out: int
+
+
+class Hold(enum.Flag):
+    """Why a source is not read at the moment."""
+
+    SLOW_SINK = enum.auto()
+    RECORDER = enum.auto()
+    FROZEN = enum.auto()
+
+
+_NO_HOLD: Final = Hold(0)
+
+
+def passes_environment(name: bytes) -> bool:
+    """Say whether an environment variable may reach an asset (R26)."""
+    return name in {b"TERM", b"LANG"} or name.startswith(b"LC_")
+
+
+class Relay:
+    """One channel, from its opening on the asset to its end.
+
+    `on_end` is called once with the result when both sides are done; `on_failure` at
+    once when the recording cannot take what must be recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        request: ChannelRequest,
+        front: FrontChannel,
+        recorder: Recorder,
+        on_end: Callable[[Relay, ChannelResult], None],
+        on_failure: Callable[[RecordingFailedError], None],
+    ) -> None:
+        self.number = number
+        self.request = request
+        self.full_screen = False
+        self._front: FrontChannel | None = front
+        self._back: asyncssh.SSHClientChannel[bytes] | None = None
+        self._recorder = recorder
+        self._on_end = on_end
+        self._on_failure = on_failure
+        self._front_holds = _NO_HOLD
+        self._back_holds = _NO_HOLD
+        self._exit_status: int | None = None
+        self._exit_signal: tuple[str, bool, str, str] | None = None
+        self._held_signals: list[str] = []
+        self._held_size: tuple[int, int, int, int] | None = None
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._over = False
+        self._ended = False
+
+    @property
+    def has_terminal(self) -> bool:
+        """Say whether a pty was asked for."""
+        return self.request.terminal is not None
+
+    @property
+    def frozen(self) -> bool:
+        """Say whether input is held."""
+        return Hold.FROZEN in self._front_holds
+
+    async def open_back(self, channel: ClientChannel) -> None:
+        """Open `channel` as what was asked for, and relay from then on.
+
+        Raises: asyncssh.ChannelOpenError when the asset refuses; RecordingFailedError.
+        """
+        request, terminal = self.request, self.request.terminal
+        self._recorder.add(
+            EventKind.OPEN,
+            self.number,
+            encode_open(
+                request.kind,
+                command=request.command,
+                columns=terminal.columns if terminal else 0,
+                rows=terminal.rows if terminal else 0,
+                term=terminal.term if terminal else None,
+            ),
+        )
+        command = request.command
+        await channel.create(
+            lambda: _BackSession(self),
+            # asyncssh sends either type; bytes keep what is not UTF-8.
+            command=command,  # type: ignore[arg-type]
+            subsystem=None,
+            env=request.environment,
+            request_pty=terminal is not None,
+            term_type=terminal.term if terminal else None,
+            term_size=(
+                (
+                    terminal.columns,
+                    terminal.rows,
+                    terminal.width_pixels,
+                    terminal.height_pixels,
+                )
+                if terminal
+                else (0, 0)
+            ),
+            term_modes=terminal.modes if terminal else {},
+            x11_forwarding=False,
+            x11_display=None,
+            x11_auth_path=None,
+            x11_single_connection=False,
+            agent_forwarding=False,
+        )
+
+    def stop(self) -> None:
+        """Forward nothing more in either direction; the session is being cut."""
+        self._over = True
+
+    def abandon(self) -> None:
+        """End without a back channel: it could not be opened."""
+        self._over = True
+        self._end()
+
+    def front_data(self, data: bytes) -> None:
+        """Take input."""
+        if self._over or not self._record(EventKind.INPUT, data):
+            return
+        self._bytes_in += len(data)
+        back = self._back
+        if back is not None and not back.is_closing():
+            back.write(data)
+        if self._recorder.over_limit:
+            self._hold_for_recorder(front=True)
+
+    def front_eof(self) -> None:
+        """Pass the end of input on; output may still come."""
+        if self._back is not None and not self._over:
+            self._back.write_eof()
+
+    def front_resized(
+        self, columns: int, rows: int, width_pixels: int = 0, height_pixels: int = 0
+    ) -> None:
+        """Pass a new window size on, or keep the last one while frozen."""
+        if self._over:
+            return
+        if self.frozen:
+            self._held_size = (columns, rows, width_pixels, height_pixels)
+            return
+        size = encode_resize(columns, rows)
+        if self._record(EventKind.RESIZE, size) and self._back is not None:
+            self._back.change_terminal_size(columns, rows, width_pixels, height_pixels)
+
+    def front_signal(self, name: str) -> None:
+        """Pass a signal on, or keep it while frozen."""
+        if self._over:
+            return
+        if self.frozen:
+            if len(self._held_signals) < HELD_SIGNALS:
+                self._held_signals.append(name)
+            return
+        payload = name.encode("utf-8", "replace")
+        if self._record(EventKind.SIGNAL, payload) and self._back is not None:
+            self._back.send_signal(name)
+
+    def front_break(self, milliseconds: int) -> bool:
+        """Pass a break on (RFC 4335); False when it cannot be."""
+        if self._over or self.frozen or self._back is None:
+            return False
+        if not self._record(EventKind.SIGNAL, b"BREAK"):
+            return False
+        self._back.send_break(milliseconds)
+        return True
+
+    def front_full(self) -> None:
+        """Hold the asset's output: the engineer does not take it fast enough."""
+        self._hold_back(Hold.SLOW_SINK)
+
+    def front_drained(self) -> None:
+        """Let the asset's output flow again."""
+        self._release_back(Hold.SLOW_SINK)
+
+    def front_lost(self) -> None:
+        """Close the back channel after what it was already given."""
+        self._front = None
+        if self._back is not None:
+            self._back.close()
+            # Nobody takes the output any more, so nothing may stay held.
+            self._over = True
+        else:
+            self._end()
+
+    def back_made(self, channel: asyncssh.SSHClientChannel[bytes]) -> None:
+        """Know the channel on the asset."""
+        self._back = channel
+        if self._front is None:
+            channel.close()
+
+    def back_data(self, data: bytes, datatype: int | None) -> None:
+        """Take output."""
+        if self._over:
+            return
+        kind = EventKind.OUTPUT if datatype is None else EventKind.STDERR
+        if not self._record(kind, data):
+            return
+        self._bytes_out += len(data)
+        if self.request.terminal is not None and b"\x1b[?" in data:
+            self._follow_screen(data)
+        front = self._front
+        if front is not None and not front.is_closing():
+            front.write(data, datatype)
+        if self._recorder.over_limit:
+            self._hold_for_recorder(front=False)
+
+    def back_eof(self) -> None:
+        """Pass the end of output on; input may still flow."""
+        if self._front is not None and not self._over:
+            self._front.write_eof()
+
+    def back_exit_status(self, status: int) -> None:
+        """Keep the status until the channel has delivered everything."""
+        self._exit_status = status
+
+    def back_exit_signal(
+        self, signal: str, core_dumped: bool, message: str, language: str
+    ) -> None:
+        """Keep the signal until the channel has delivered everything."""
+        self._exit_signal = (signal, core_dumped, message, language)
+
+    def back_full(self) -> None:
+        """Hold the engineer's input: the asset does not take it fast enough."""
+        self._hold_front(Hold.SLOW_SINK)
+
+    def back_drained(self) -> None:
+        """Let the engineer's input flow again."""
+        self._release_front(Hold.SLOW_SINK)
+
+    def back_lost(self, *, torn: bool) -> None:
+        """Report how it ended: all output has been delivered by now.
+
+        asyncssh calls this after held data; forwarding the exit status when it arrives
+        would cut off the output that is still held back. `torn`: the whole connection
+        went, so that without a status this is no normal end.
+        """
+        self._back = None
+        if torn and self._exit_status is None and self._exit_signal is None:
+            if not self._over:
+                self.say_last(TARGET_LOST_LINE)
+            self._exit_status = TARGET_LOST_STATUS
+        front, self._front = self._front, None
+        if front is not None and not self._over:
+            if self._exit_signal is not None:
+                front.exit_with_signal(*self._exit_signal)
+            elif self._exit_status is not None:
+                front.exit(self._exit_status)
+            else:
+                front.close()
+        self._end()
+
+    def freeze(self) -> None:
+        """Hold input by flow control; output flows on. Nothing is lost."""
+        self._hold_front(Hold.FROZEN)
+
+    def unfreeze(self) -> None:
+        """Let input flow again, the last size and the kept signals first."""
+        if not self.frozen:
+            return
+        self._front_holds &= ~Hold.FROZEN
+        size, self._held_size = self._held_size, None
+        if size is not None:
+            self.front_resized(*size)
+        signals, self._held_signals = self._held_signals, []
+        for name in signals:
+            self.front_signal(name)
+        if not self._front_holds and self._front is not None:
+            self._front.resume_reading()
+
+    def notify(self, text: str) -> None:
+        """Show one line to the person, without disturbing a full-screen program.
+
+        Only terminals get it: the output of a command belongs to whoever parses it.
+        """
+        if self.has_terminal:
+            if self.full_screen:
+                line = f"\x1b7\x1b[999;1H\x1b[7m {text} \x1b[0m\x1b[K\x1b8"
+            else:
+                line = f"\r\n\x1b[7m {text} \x1b[0m\r\n"
+            self._show(line, None)
+
+    def say_last(self, text: str) -> None:
+        """Show the reason for the end: on the terminal, or on standard error."""
+        if self.has_terminal:
+            leave = "\x1b[?1049l\x1b[?25h\x1b[0m" if self.full_screen else ""
+            self._show(f"{leave}\r\n{text}\r\n", None)
+        else:
+            self._show(f"{text}\n", EXTENDED_DATA_STDERR)
+
+    def _show(self, text: str, datatype: int | None) -> None:
+        data = text.encode()
+        front = self._front
+        if front is None or front.is_closing():
+            return
+        # Our own words are shown even when they can no longer be recorded: that may be
+        # what they say.
+        with suppress(RecordingFailedError):
+            self._recorder.add(EventKind.NOTICE, self.number, data)
+        front.write(data, datatype)
+
+    def _record(self, kind: EventKind, data: bytes) -> bool:
+        """Record, or stop everything; the caller forwards only after True."""
+        try:
+            self._recorder.add(kind, self.number, data)
+        except RecordingFailedError as failure:
+            self._over = True
+            self._on_failure(failure)
+            return False
+        return True
+
+    def _follow_screen(self, data: bytes) -> None:
+        last, entered = -1, self.full_screen
+        for sequence in _ALTERNATE_SCREEN:
+            for final, state in ((b"h", True), (b"l", False)):
+                found = data.rfind(sequence + final)
+                if found > last:
+                    last, entered = found, state
+        self.full_screen = entered
+
+    def _hold_for_recorder(self, *, front: bool) -> None:
+        holds = self._front_holds if front else self._back_holds
+        if Hold.RECORDER in holds:
+            return
+        if front:
+            self._hold_front(Hold.RECORDER)
+            self._recorder.on_drained(lambda: self._release_front(Hold.RECORDER))
+        else:
+            self._hold_back(Hold.RECORDER)
+            self._recorder.on_drained(lambda: self._release_back(Hold.RECORDER))
+
+    def _hold_front(self, why: Hold) -> None:
+        if not self._front_holds and self._front is not None:
+            self._front.pause_reading()
+        self._front_holds |= why
+
+    def _release_front(self, why: Hold) -> None:
+        if why not in self._front_holds:
+            return
+        self._front_holds &= ~why
+        if not self._front_holds and self._front is not None:
+            self._front.resume_reading()
+
+    def _hold_back(self, why: Hold) -> None:
+        if not self._back_holds and self._back is not None:
+            self._back.pause_reading()
+        self._back_holds |= why
+
+    def _release_back(self, why: Hold) -> None:
+        if why not in self._back_holds:
+            return
+        self._back_holds &= ~why
+        if not self._back_holds and self._back is not None:
+            self._back.resume_reading()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = self._over = True
+        signal = self._exit_signal[0] if self._exit_signal else ""
+        closed = encode_close(exit_status=self._exit_status, exit_signal=signal or None)
+        self._record(EventKind.CLOSE, closed)
+        self._on_end(
+            self,
+            ChannelResult(
+                exit_status=self._exit_status,
+                exit_signal=signal,
+                bytes_in=self._bytes_in,
+                bytes_out=self._bytes_out,
+            ),
+        )
+
+
+class _BackSession(asyncssh.SSHClientSession[bytes]):
+    """Hands the callbacks of the asset's channel to the relay."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._channel: ClientChannel | None = None
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = cast(ClientChannel, chan)
+        self._relay.back_made(chan)
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._relay.back_data(data, datatype)
+
+    def eof_received(self) -> bool:
+        self._relay.back_eof()
+        return True
+
+    def exit_status_received(self, status: int) -> None:
+        self._relay.back_exit_status(status)
+
+    def exit_signal_received(
+        self, signal: str, core_dumped: bool, msg: str, lang: str
+    ) -> None:
+        self._relay.back_exit_signal(signal, core_dumped, msg, lang)
+
+    def pause_writing(self) -> None:
+        self._relay.back_full()
+
+    def resume_writing(self) -> None:
+        self._relay.back_drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._relay.back_lost(torn=self._channel is not None and self._channel.torn)

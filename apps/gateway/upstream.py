@@ -1,0 +1,367 @@
+"""The connection to an asset: the only SSH client of the gateway.
+
+`connect` takes a permit and the credential leased for it, and nothing else says where
+to go (the proof value of `access.permits`). The host key must be one that was pinned
+for exactly this asset (R10, R16, R39); the algorithms are those of its crypto profile,
+in that order, and no others (R38). Addresses are judged after resolving (R26).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, cast
+
+import asyncssh
+from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
+from asyncssh.packet import SSHPacket
+
+from apps.access.permits import ConnectionPermit
+from apps.gateway.algorithms import REKEY_BYTES, REKEY_SECONDS
+from apps.gateway.fastpath import ClientConnection
+from apps.inventory.addresses import parse_address, refusal
+from apps.inventory.crypto_profiles import PROFILES, CryptoProfile
+from apps.vault.leases import LeasedCredential
+
+WINDOW: Final = 2 << 20
+MAX_PACKET: Final = 32_768
+STRICT_KEX_SERVER: Final = b"kex-strict-s-v00@openssh.com"
+KEEPALIVE_SECONDS: Final = 30
+KEEPALIVE_COUNT: Final = 4
+
+
+class UpstreamProblem(StrEnum):
+    """Why an asset could not be connected to."""
+
+    ADDRESS_FORBIDDEN = "address_forbidden"
+    UNREACHABLE = "unreachable"
+    SILENT = "silent"
+    NO_HOST_KEY = "no_host_key"
+    HOST_KEY_CHANGED = "host_key_changed"
+    NO_COMMON_ALGORITHM = "no_common_algorithm"
+    CREDENTIAL_REFUSED = "credential_refused"
+    LOST = "lost"
+
+
+SENTENCES: Final[dict[UpstreamProblem, str]] = {
+    UpstreamProblem.ADDRESS_FORBIDDEN: "the asset's address may not be a target",
+    UpstreamProblem.UNREACHABLE: "the asset cannot be reached",
+    UpstreamProblem.SILENT: "the asset does not answer",
+    UpstreamProblem.NO_HOST_KEY: "no host key of the asset is pinned",
+    UpstreamProblem.HOST_KEY_CHANGED: (
+        "the asset's host key is not the pinned one; nothing was sent to it"
+    ),
+    UpstreamProblem.NO_COMMON_ALGORITHM: (
+        "the asset and its crypto profile have no algorithm in common"
+    ),
+    UpstreamProblem.CREDENTIAL_REFUSED: "the asset refused the credential",
+    UpstreamProblem.LOST: "the asset closed the connection",
+}
+"""One line for the engineer; the detail goes to the ledger only."""
+
+
+class UpstreamError(Exception):
+    """The asset could not be connected to. `detail` is for the ledger."""
+
+    def __init__(self, problem: UpstreamProblem, detail: str = "") -> None:
+        super().__init__(SENTENCES[problem])
+        self.problem = problem
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """Time limits in seconds, and whether this machine itself may be a target."""
+
+    tcp_seconds: float = 8.0
+    kex_seconds: float = 15.0
+    auth_seconds: float = 20.0
+    allow_local_targets: bool = False
+
+
+class UpstreamConnection(ClientConnection):
+    """A connection to an asset; it opens channels, the asset opens none."""
+
+    strict_kex_required = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_refused_channel: Callable[[str], None] | None = None
+
+    def _choose_alg(
+        self, alg_type: str, local_algs: Sequence[bytes], remote_algs: Sequence[bytes]
+    ) -> bytes:
+        """Require strict key exchange unless the profile is a weak one (R34)."""
+        if (
+            alg_type == "key exchange"
+            and not self._session_id
+            and self.strict_kex_required
+            and STRICT_KEX_SERVER not in remote_algs
+        ):
+            raise asyncssh.KeyExchangeFailed("the asset has no strict key exchange")
+        chosen: bytes = super()._choose_alg(alg_type, local_algs, remote_algs)
+        return chosen
+
+    def _process_channel_open(
+        self, _pkttype: int, _pktid: int, packet: SSHPacket
+    ) -> None:
+        """Refuse whatever the asset opens: agent, X11, forwarded ports, sessions."""
+        kind = packet.get_string().decode("ascii", "replace")
+        sender = packet.get_uint32()
+        self.send_channel_open_failure(
+            sender,
+            OPEN_ADMINISTRATIVELY_PROHIBITED,
+            "assets open no channels here",
+            "",
+        )
+        if self.on_refused_channel is not None:
+            self.on_refused_channel(kind)
+
+    _packet_handlers = {
+        **ClientConnection._packet_handlers,
+        asyncssh.constants.MSG_CHANNEL_OPEN: _process_channel_open,
+    }
+
+
+class _WeakProfileConnection(UpstreamConnection):
+    """For profiles whose ciphers Terrapin does not touch."""
+
+    strict_kex_required = False
+
+
+class _Owner(asyncssh.SSHClient):
+    """Notices where the connection is, and when it goes."""
+
+    def __init__(self) -> None:
+        self.authenticating = asyncio.Event()
+        self.on_lost: Callable[[Exception | None], None] | None = None
+
+    def begin_auth(self, username: str) -> None:  # noqa: ARG002
+        self.authenticating.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.authenticating.set()
+        if self.on_lost is not None:
+            self.on_lost(exc)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A live, authenticated connection to an asset."""
+
+    connection: UpstreamConnection
+    owner: _Owner
+    host_key_fingerprint: str
+
+    def on_lost(self, callback: Callable[[Exception | None], None]) -> None:
+        """Call `callback` when the connection goes, at once if it has gone."""
+        if self.connection.is_closed():
+            asyncio.get_running_loop().call_soon(callback, None)
+        else:
+            self.owner.on_lost = callback
+
+    def close_now(self) -> None:
+        """Close the socket in this very call."""
+        self.owner.on_lost = None
+        self.connection.abort_transport()
+
+
+async def connect(
+    permit: ConnectionPermit, lease: LeasedCredential, *, settings: UpstreamSettings
+) -> Upstream:
+    """Connect to the permit's asset with the leased credential.
+
+    Raises: UpstreamError.
+    """
+    profile = PROFILES[permit.crypto_profile]
+    keys = _pinned_keys(permit)
+    addresses = await _resolve(permit, settings)
+    options = await _options(permit, lease, profile, keys)
+    loop = asyncio.get_running_loop()
+    options.waiter = loop.create_future()
+    factory = _WeakProfileConnection if profile.weak else UpstreamConnection
+    connection = factory(loop, options, wait="auth")
+    try:
+        await _dial(connection, addresses, permit.port, settings.tcp_seconds)
+    except BaseException:
+        options.waiter.cancel()
+        raise
+    owner = cast(_Owner, connection.get_owner())
+    try:
+        return await _authenticate(connection, owner, options.waiter, settings)
+    except BaseException:
+        connection.abort_transport()
+        raise
+
+
+async def _authenticate(
+    connection: UpstreamConnection,
+    owner: _Owner,
+    waiter: asyncio.Future[None],
+    settings: UpstreamSettings,
+) -> Upstream:
+    loop = asyncio.get_running_loop()
+    stage = "key exchange"
+    try:
+        async with asyncio.timeout(settings.kex_seconds) as limit:
+            await owner.authenticating.wait()
+            stage = "authentication"
+            limit.reschedule(loop.time() + settings.auth_seconds)
+            await waiter
+    except TimeoutError as error:
+        raise UpstreamError(
+            UpstreamProblem.SILENT, f"no answer during {stage}"
+        ) from error
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise UpstreamError(UpstreamProblem.HOST_KEY_CHANGED, str(error)) from error
+    except asyncssh.KeyExchangeFailed as error:
+        raise UpstreamError(UpstreamProblem.NO_COMMON_ALGORITHM, str(error)) from error
+    except asyncssh.PermissionDenied as error:
+        raise UpstreamError(UpstreamProblem.CREDENTIAL_REFUSED, str(error)) from error
+    except (asyncssh.Error, OSError) as error:
+        raise UpstreamError(UpstreamProblem.LOST, f"during {stage}: {error}") from error
+    key = connection.get_server_host_key()
+    return Upstream(
+        connection=connection,
+        owner=owner,
+        host_key_fingerprint=key.get_fingerprint() if key else "",
+    )
+
+
+def _pinned_keys(permit: ConnectionPermit) -> list[asyncssh.SSHKey]:
+    """Return the pinned keys. Raises: UpstreamError when there is none (R39)."""
+    keys = []
+    for line in permit.host_keys:
+        try:
+            keys.append(asyncssh.import_public_key(line))
+        except asyncssh.KeyImportError as error:
+            raise UpstreamError(UpstreamProblem.NO_HOST_KEY, str(error)) from error
+    if not keys:
+        raise UpstreamError(UpstreamProblem.NO_HOST_KEY)
+    return keys
+
+
+async def _resolve(permit: ConnectionPermit, settings: UpstreamSettings) -> list[str]:
+    """Return the literal addresses to dial; all of them must be allowed (R26)."""
+    literal = parse_address(permit.address)
+    if literal is not None:
+        found = [literal]
+    else:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(settings.tcp_seconds):
+                answers = await loop.getaddrinfo(
+                    permit.address, permit.port, type=socket.SOCK_STREAM
+                )
+        except (OSError, UnicodeError, TimeoutError) as error:
+            raise UpstreamError(
+                UpstreamProblem.UNREACHABLE, f"name not resolved: {error}"
+            ) from error
+        found = list(
+            dict.fromkeys(ipaddress.ip_address(answer[4][0]) for answer in answers)
+        )
+    if not settings.allow_local_targets:
+        for address in found:
+            reason = refusal(address)
+            if reason is not None:
+                raise UpstreamError(
+                    UpstreamProblem.ADDRESS_FORBIDDEN, f"{address}: {reason}"
+                )
+    return [str(address) for address in found]
+
+
+async def _dial(
+    connection: UpstreamConnection, addresses: Sequence[str], port: int, seconds: float
+) -> None:
+    loop = asyncio.get_running_loop()
+    problem = UpstreamError(UpstreamProblem.UNREACHABLE, "no address")
+    for address in addresses:
+        try:
+            async with asyncio.timeout(seconds):
+                await loop.create_connection(lambda: connection, address, port)
+        except TimeoutError:
+            problem = UpstreamError(
+                UpstreamProblem.UNREACHABLE, f"{address}: no TCP answer"
+            )
+        except OSError as error:
+            problem = UpstreamError(UpstreamProblem.UNREACHABLE, f"{address}: {error}")
+        else:
+            return
+    raise problem
+
+
+def _host_key_algorithms(
+    profile: CryptoProfile, keys: Sequence[asyncssh.SSHKey]
+) -> list[str]:
+    """Return the profile's host key algorithms that the pinned keys can do (R38)."""
+    able = {name.decode("ascii") for key in keys for name in (*key.sig_algorithms,)}
+    chosen = [name for name in profile.host_keys if name in able]
+    if not chosen:
+        raise UpstreamError(
+            UpstreamProblem.NO_COMMON_ALGORITHM,
+            f"the pinned key is not usable with profile {profile.name}",
+        )
+    return chosen
+
+
+async def _options(
+    permit: ConnectionPermit,
+    lease: LeasedCredential,
+    profile: CryptoProfile,
+    keys: list[asyncssh.SSHKey],
+) -> asyncssh.SSHClientConnectionOptions:
+    credential = _credential_options(lease)
+    options: asyncssh.SSHClientConnectionOptions
+    options = await asyncssh.SSHClientConnectionOptions.construct(
+        client_factory=_Owner,
+        host=permit.address,
+        port=permit.port,
+        username=lease.login,
+        known_hosts=(keys, [], []),
+        server_host_key_algs=_host_key_algorithms(profile, keys),
+        kex_algs=list(profile.kex),
+        encryption_algs=list(profile.ciphers),
+        mac_algs=list(profile.macs),
+        signature_algs=[
+            name for name in profile.signatures if "-cert-v01@" not in name
+        ],
+        compression_algs=None,
+        x509_trusted_certs=None,
+        agent_path=None,
+        agent_forwarding=False,
+        gss_host=None,
+        disable_trivial_auth=True,
+        config=None,
+        login_timeout=0,
+        keepalive_interval=KEEPALIVE_SECONDS,
+        keepalive_count_max=KEEPALIVE_COUNT,
+        rekey_bytes=REKEY_BYTES,
+        rekey_seconds=REKEY_SECONDS,
+        **credential,
+    )
+    return options
+
+
+def _credential_options(lease: LeasedCredential) -> dict[str, Any]:
+    """Return exactly the lease's way of signing in, and no other."""
+    if lease.password is not None:
+        return {
+            "client_keys": None,
+            "password": lease.password.reveal(),
+            "preferred_auth": ["password", "keyboard-interactive"],
+        }
+    if lease.private_key is None:
+        raise UpstreamError(UpstreamProblem.CREDENTIAL_REFUSED, "the lease is empty")
+    key = asyncssh.import_private_key(lease.private_key.reveal())
+    pair: Any = key
+    if lease.certificate is not None:
+        pair = (key, asyncssh.import_certificate(lease.certificate))
+    return {
+        "client_keys": [pair],
+        "password": None,
+        "preferred_auth": ["publickey"],
+    }

@@ -1,0 +1,150 @@
+"""Makes the decision on live sessions again, and says that this gateway lives.
+
+Woken by whoever changed something, and by itself every second or so: a lost wake-up
+costs latency only. One query answers for all sessions of the gateway. When the
+database is away, live sessions go on to their deadlines, but not longer than a grace:
+nobody could revoke them meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import Error as DatabaseError
+from django.utils import timezone
+
+from apps.audit import wakeup
+from apps.gateway.live import Core
+from apps.sessions import operations as sessions
+from apps.sessions import queries
+from apps.sessions.lifecycle import EndReason
+
+logger = logging.getLogger(__name__)
+
+_TOPICS: Final = (
+    "access.grant.",
+    "accounts.person.",
+    "accounts.factor.",
+    "inventory.",
+    "sessions.session.terminate_asked",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogSettings:
+    """Intervals in seconds."""
+
+    check_seconds: float = 1.0
+    heartbeat_seconds: float = 1.0
+    blind_seconds: float = 900.0
+    """How long sessions may run while the decision cannot be made again."""
+
+
+class Watchdog:
+    """The reconciler of one gateway. `on_given_up` is called once when another gateway
+    has taken over this one's name."""
+
+    def __init__(
+        self,
+        core: Core,
+        settings: WatchdogSettings,
+        on_given_up: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._settings = settings
+        self._on_given_up = on_given_up
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._checks_begun = 0
+        self._checks_done = 0
+        self._last_answer = self._loop.time()
+        self.last_check_at: dt.datetime | None = None
+
+    def _changed(self, topic: str) -> None:
+        """Wake up; called in the thread that committed a change."""
+        if topic.startswith(_TOPICS):
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        forget = wakeup.listen(self._changed)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._settings.check_seconds):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                self._wake.clear()
+                await self.check()
+        finally:
+            forget()
+
+    async def run_heartbeat(self) -> None:
+        """Say that the gateway lives until cancelled or given up for lost."""
+        while True:
+            try:
+                known = await self._core.blocking.run(
+                    sessions.heartbeat,
+                    gateway_id=self._core.gateway_id,
+                    now=timezone.now(),
+                )
+            except DatabaseError:
+                logger.exception("the gateway's heartbeat could not be written")
+            else:
+                if not known:
+                    logger.error("this gateway was given up for lost; it stops")
+                    self._on_given_up()
+                    return
+            await asyncio.sleep(self._settings.heartbeat_seconds)
+
+    async def check(self) -> None:
+        """Return after a check that began no earlier than this call.
+
+        Callers that wait at the same time share one check.
+        """
+        wanted = self._checks_begun + 1
+        async with self._lock:
+            if self._checks_done >= wanted:
+                return
+            self._checks_begun += 1
+            number = self._checks_begun
+            await self._check()
+            self._checks_done = number
+
+    async def _check(self) -> None:
+        if not self._core.live:
+            self._last_answer = self._loop.time()
+            return
+        now = timezone.now()
+        try:
+            verdicts = await self._core.blocking.run(
+                queries.verdicts, gateway_id=self._core.gateway_id, now=now
+            )
+        except DatabaseError:
+            logger.exception("the decision on live sessions could not be made again")
+            self._end_the_unwatched()
+            return
+        self._last_answer = self._loop.time()
+        self.last_check_at = now
+        for verdict in verdicts:
+            session = self._core.live.get(verdict.session_id)
+            if session is not None:
+                session.apply(verdict)
+
+    def _end_the_unwatched(self) -> None:
+        blind = self._loop.time() - self._last_answer
+        if blind < self._settings.blind_seconds:
+            return
+        for session in list(self._core.live.values()):
+            session.end(
+                EndReason.TERMINATED,
+                "the access can no longer be checked",
+                f"no answer from the database for {blind:.0f} s",
+            )

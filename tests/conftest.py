@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import network
+from tests import flushing, network
 from tests.servers import postgresql, redis
 from tests.servers.process import free_port as find_free_port
 from tests.settings import TEST_DATA_DIR
@@ -54,6 +54,13 @@ def pytest_unconfigure() -> None:
 def _closed_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         network.block(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _flush_past_the_triggers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        flushing.allow(monkeypatch)
         yield
 
 

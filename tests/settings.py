@@ -28,3 +28,5 @@ from jumpserver.settings import *  # noqa: E402, F403
 # pytest-django has put the name of this module there. A process that a test starts
 # must run on the product's settings, in the data directory that the test gives it.
 os.environ["DJANGO_SETTINGS_MODULE"] = "jumpserver.settings"
+
+PASSWORD_HASHERS = ["tests.hashers.CheapArgon2PasswordHasher"]

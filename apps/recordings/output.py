@@ -37,6 +37,10 @@ class RecordingFailedError(Exception):
     """The recording cannot be written, so the session must not go on."""
 
 
+class StillWrittenError(RecordingFailedError):
+    """A living process holds the recording, so it cannot be recovered yet."""
+
+
 class AlreadySealedError(Exception):
     """The recording has a seal and needs no recovery."""
 
@@ -193,16 +197,16 @@ def seal_recovered(
 
     With the key the segments are decrypted as well and their payload is counted.
     Safe to repeat after a crash in its middle. Raises: AlreadySealedError; OSError;
-    RecordingFailedError when a process still writes the file, or when an intact part
-    lies behind the damage (nothing is changed then); RecordingBrokenError when the
-    header is not whole or the key is not this recording's.
+    StillWrittenError when a process still writes the file; RecordingFailedError when an
+    intact part lies behind the damage (nothing is changed then); RecordingBrokenError
+    when the header is not whole or the key is not this recording's.
     """
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RecordingFailedError(f"{path.name} is still being written") from error
+            raise StillWrittenError(f"{path.name} is still being written") from error
         found = recover(path, data_key)
         if found.seal is not None:
             raise AlreadySealedError(path.name)

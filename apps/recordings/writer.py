@@ -25,6 +25,7 @@ from apps.recordings.output import (
     OutputFile,
     RecordingFailedError,
     SealedRecording,
+    StillWrittenError,
     read_sealed,
     seal_recovered,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "RecorderThread",
     "RecordingFailedError",
     "SealedRecording",
+    "StillWrittenError",
     "read_sealed",
     "seal_recovered",
 ]

@@ -28,6 +28,7 @@ from apps.recordings.writer import (
     Recorder,
     RecorderThread,
     RecordingFailedError,
+    StillWrittenError,
     read_sealed,
     seal_recovered,
 )
@@ -572,7 +573,7 @@ async def test_a_living_writer_is_not_recovered(
     recorder_thread: RecorderThread, folder: Path
 ) -> None:
     recorder = await open_recorder(recorder_thread, folder / "a")
-    with pytest.raises(RecordingFailedError, match="still being written"):
+    with pytest.raises(StillWrittenError):
         seal_recovered(folder / "a", signer=SIGNING_KEY, now=STARTED_AT)
     await asyncio.wrap_future(recorder.close())
 

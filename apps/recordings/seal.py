@@ -130,19 +130,38 @@ def decode_seal(body: bytes) -> Seal:
         if canonical_json(value) != body or value["version"] != 1:
             raise LayoutError("seal is not canonical JSON of version 1")
         return Seal(
-            how=value["how"],
-            segments=value["segments"],
-            bytes_in=value["bytes_in"],
-            bytes_out=value["bytes_out"],
-            duration_microseconds=value["duration_microseconds"],
+            how=_text(value["how"]),
+            segments=_count(value["segments"]),
+            bytes_in=_count_or_none(value["bytes_in"]),
+            bytes_out=_count_or_none(value["bytes_out"]),
+            duration_microseconds=_count(value["duration_microseconds"]),
             root_hash=bytes.fromhex(value["root"]),
-            index=tuple((s, o, m) for s, o, m in value["index"]),
-            dropped_bytes=value["dropped_bytes"],
+            index=tuple(
+                (_count(number), _count(offset), _count(microseconds))
+                for number, offset, microseconds in value["index"]
+            ),
+            dropped_bytes=_count(value["dropped_bytes"]),
             sealed_at=datetime.fromisoformat(value["sealed_at"]),
-            signer=value["signer"],
+            signer=_text(value["signer"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LayoutError("seal is malformed") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise TypeError("not a count")
+    return value
+
+
+def _count_or_none(value: object) -> int | None:
+    return None if value is None else _count(value)
 
 
 def verify_seal(

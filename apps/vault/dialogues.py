@@ -146,12 +146,18 @@ class Conversation:
         text = _ESCAPES.sub(b"", self._text)
         if self._next > 0 and (refused := self._dialogue.refusal.search(text)):
             return self._refuse(refused[0])
-        if self._next == len(self._dialogue.steps):
-            if self._dialogue.success.search(text):
-                self.progress = Progress.CHANGED
-            elif self._dialogue.shell_prompt.search(text):
-                return self._refuse(b"back at its prompt without an answer")
+        if self._next == len(self._dialogue.steps) and (
+            self._dialogue.success.search(text)
+        ):
+            self.progress = Progress.CHANGED
             return b""
+        # The line end keeps an echoed command from being taken for a prompt.
+        if (
+            self._next > 0
+            and b"\n" in text
+            and self._dialogue.shell_prompt.search(text)
+        ):
+            return self._refuse(b"back at its prompt without changing it")
         for place in range(self._next, len(self._dialogue.steps)):
             step = self._dialogue.steps[place]
             if step.prompt.search(text):

@@ -196,10 +196,19 @@ def service_key(purpose: str, *, now: dt.datetime) -> LoadedServiceKey:
             row = _service_key_in_use(purpose)
             if row is None:
                 raise
+    return _loaded(row)
+
+
+def load_service_key(key_id: uuid.UUID) -> LoadedServiceKey:
+    """Return one of Sluice's own keys, also a retired one, ready to sign."""
+    return _loaded(ServiceKey.objects.select_related("secret").get(pk=key_id))
+
+
+def _loaded(row: ServiceKey) -> LoadedServiceKey:
     private_pem = open_secret(row.secret)
     signer = ssh_keys.load_private_key(private_pem)
     if not isinstance(signer, Ed25519PrivateKey):
-        raise TypeError(f"the {purpose} key is not an Ed25519 key")
+        raise TypeError(f"the {row.purpose} key is not an Ed25519 key")
     return LoadedServiceKey(
         row.pk, row.public_line, row.fingerprint, private_pem, signer
     )

@@ -6,7 +6,12 @@ import uuid
 from django.db.models import Q, QuerySet
 
 from apps.inventory.models import Site
-from apps.vault.models import CertificateAuthority, Lease, LeaseState
+from apps.vault.models import (
+    CertificateAuthority,
+    Lease,
+    LeaseState,
+    ServiceKey,
+)
 
 
 def due_withdrawals(*, now: dt.datetime) -> list[uuid.UUID]:
@@ -40,3 +45,12 @@ def open_leases() -> QuerySet[Lease]:
 def authority_of(site: Site) -> CertificateAuthority | None:
     """Return the SSH user authority that the hosts of `site` have to trust."""
     return CertificateAuthority.objects.filter(site=site, retired_at=None).first()
+
+
+def service_key_lines(purpose: str) -> list[str]:
+    """Return the public lines of every key that ever had this purpose, newest first."""
+    return list(
+        ServiceKey.objects.filter(purpose=purpose)
+        .order_by("-created_at")
+        .values_list("public_line", flat=True)
+    )

@@ -521,45 +521,61 @@ async def _converse(
         process.stdin.write(b"exit\r")
 
 
+class _AsksByPromptError(Exception):
+    """The target takes a password only where it asks for it (RFC 4256)."""
+
+
 def _try_with_paramiko(
     target: Target, credential: LoginCredential, seconds: float
 ) -> Attempt:
-    tried_by = f"paramiko {paramiko.__version__}"
     ends = time.monotonic() + seconds
+    tried_by = f"paramiko {paramiko.__version__}"
 
     def remaining() -> float:
         return max(ends - time.monotonic(), 0.1)
 
-    transport: paramiko.Transport | None = None
-    try:
-        address = _resolve(target)
-        algorithms = _host_key_algorithms(target)
-        connection = socket.create_connection((address, target.port), remaining())
+    finding, answer = Finding.NOT_TRIED, ""
+    for authenticate in (_authenticate, _authenticate_by_prompt):
         try:
-            transport = paramiko.Transport(connection)
-        except BaseException:
-            connection.close()
-            raise
+            with contextlib.closing(_transport(target, remaining)) as transport:
+                if not _has_pinned_key(transport, target):
+                    finding = Finding.WRONG_HOST_KEY
+                    answer = "its host key is not the pinned one"
+                else:
+                    finding, answer = authenticate(
+                        transport, target, credential, remaining
+                    )
+        except _AsksByPromptError:
+            # On a new connection, as not every server takes a second service request.
+            continue
+        except _NotReachedError as error:
+            finding, answer = error.finding, str(error)
+        except TimeoutError:
+            answer = "no answer in time"
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            answer = f"could not be reached: {_reason(error)}"
+        break
+    return Attempt(finding, credential.without_secrets(answer), tried_by)
+
+
+def _transport(target: Target, remaining: Callable[[], float]) -> paramiko.Transport:
+    """Return a transport after its key exchange; the host key is yet to be compared."""
+    algorithms = _host_key_algorithms(target)
+    connection = socket.create_connection((_resolve(target), target.port), remaining())
+    try:
+        transport = paramiko.Transport(connection)
+    except BaseException:
+        connection.close()
+        raise
+    try:
         _restrict(transport, target.profile, algorithms)
         transport.banner_timeout = remaining()
         transport.auth_timeout = remaining()
         transport.start_client(timeout=remaining())
-        if not _has_pinned_key(transport, target):
-            return Attempt(
-                Finding.WRONG_HOST_KEY, "its host key is not the pinned one", tried_by
-            )
-        finding, answer = _authenticate(transport, target, credential, remaining)
-    except _NotReachedError as error:
-        finding, answer = error.finding, str(error)
-    except TimeoutError:
-        finding, answer = Finding.NOT_TRIED, "no answer in time"
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        finding, answer = Finding.NOT_TRIED, f"could not be reached: {_reason(error)}"
-    finally:
-        if transport is not None:
-            transport.close()
-            transport.join(_CLOSE_SECONDS)
-    return Attempt(finding, credential.without_secrets(answer), tried_by)
+    except BaseException:
+        transport.close()
+        raise
+    return transport
 
 
 def _restrict(
@@ -585,12 +601,7 @@ def _authenticate(
     credential: LoginCredential,
     remaining: Callable[[], float],
 ) -> tuple[Finding, str]:
-    """Offer the credential once.
-
-    paramiko's blocking calls report a broken connection as "authentication failed", so
-    the answer is read from the transport instead: its authentication handler forgets
-    the user name when, and only when, a failure message of the target has arrived.
-    """
+    """Offer the key or password once. Raises: _AsksByPromptError."""
     answered = threading.Event()
     if credential.password is not None:
         transport.auth_password(
@@ -603,29 +614,41 @@ def _authenticate(
     if transport.is_authenticated():
         return Finding.ACCEPTED, "authentication succeeded"
     error = transport.get_exception()
-    handler = transport.auth_handler
-    has_answer = handler is not None and handler.get_username() is None
-    if not has_answer:
+    if not _was_answered(transport):
         return Finding.NOT_TRIED, f"the connection broke off: {error or 'no reason'}"
     if error is None:
         return Finding.REFUSED, "authentication refused"
     if isinstance(error, paramiko.BadAuthenticationType):
-        allowed = error.allowed_types
-        if credential.password is not None and "keyboard-interactive" in allowed:
-            return _authenticate_by_prompt(transport, target, credential.password)
+        if credential.password and "keyboard-interactive" in error.allowed_types:
+            raise _AsksByPromptError
         return (
             Finding.NOT_TRIED,
-            f"the credential was not tried: only {', '.join(allowed)} is on offer",
+            f"the credential was not tried: only {', '.join(error.allowed_types)} "
+            "is on offer",
         )
     if isinstance(error, paramiko.ssh_exception.PartialAuthentication):
         return Finding.ACCEPTED, "accepted as the first of several factors"
     return Finding.NOT_TRIED, f"the credential was not tried: {error}"
 
 
+def _was_answered(transport: paramiko.Transport) -> bool:
+    """Say whether the target itself answered with a failure message.
+
+    paramiko calls a broken connection "authentication failed", too; but its handler
+    forgets the user name when, and only when, a failure message has arrived.
+    """
+    handler = transport.auth_handler
+    return handler is not None and handler.get_username() is None
+
+
 def _authenticate_by_prompt(
-    transport: paramiko.Transport, target: Target, password: Secret
+    transport: paramiko.Transport,
+    target: Target,
+    credential: LoginCredential,
+    _remaining: Callable[[], float],
 ) -> tuple[Finding, str]:
     """Give the password to a target that asks for it (RFC 4256)."""
+    password = credential.password
     was_given = False
 
     def answer(
@@ -633,12 +656,12 @@ def _authenticate_by_prompt(
     ) -> list[str]:
         nonlocal was_given
         was_given = was_given or bool(prompts)
-        return [password.reveal() for _ in prompts]
+        return [password.reveal() if password else "" for _ in prompts]
 
     try:
         further = transport.auth_interactive(target.login, answer)
     except paramiko.AuthenticationException as error:
-        if was_given and transport.is_active():
+        if was_given and _was_answered(transport):
             return Finding.REFUSED, "authentication refused (keyboard-interactive)"
         return Finding.NOT_TRIED, f"the credential was not tried: {error}"
     if further:

@@ -3,6 +3,7 @@
 import datetime as dt
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import (
@@ -16,6 +17,7 @@ from apps.vault import ssh_keys
 from apps.vault.certificates import (
     CLOCK_ALLOWANCE,
     TooLateForCertificateError,
+    UserCertificate,
     generate_authority,
     issue_certificate,
 )
@@ -25,8 +27,8 @@ FAR = NOW.replace(year=2090)
 AUTHORITY, AUTHORITY_LINE = generate_authority()
 
 
-def _issue(**changes):
-    arguments = {
+def _issue(**changes: Any) -> UserCertificate:
+    arguments: dict[str, Any] = {
         "authority": AUTHORITY,
         "principal": "historian",
         "key_id": "sluice lease 0190",
@@ -38,7 +40,7 @@ def _issue(**changes):
     return issue_certificate(**{**arguments, **changes})
 
 
-def _loaded(certificate) -> SSHCertificate:
+def _loaded(certificate: UserCertificate) -> SSHCertificate:
     loaded = load_ssh_public_identity(certificate.line.encode())
     assert isinstance(loaded, SSHCertificate)
     loaded.verify_cert_signature()

@@ -1,18 +1,28 @@
 """Password dialogues: prompts cut anywhere, refusals, and nothing that leaks."""
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.vault.dialogues import SWITCH, UNIX, Conversation, Progress, dialogue_for
+from apps.vault.dialogues import (
+    SWITCH,
+    UNIX,
+    Conversation,
+    Dialogue,
+    Progress,
+    dialogue_for,
+)
 from apps.vault.secret_values import Secret
 
 CURRENT, NEW = Secret("old-secret-1"), Secret("new-secret-2")
 
 
-def _talk(dialogue, printed, cuts=()):
+def _talk(
+    dialogue: Dialogue, printed: list[bytes], cuts: Iterable[int] = ()
+) -> tuple[Conversation, list[bytes]]:
     """Return (conversation, what was typed) when `printed` comes in, cut at `cuts`.
 
     `printed` is a list: each text comes after the answer to the one before.

@@ -73,7 +73,7 @@ def test_one_flipped_bit_or_a_cut_is_found(data):
         del content[data.draw(st.integers(0, len(content) - 1)) :]
     with pytest.raises(SealBrokenError):
         unseal(
-            dataclasses.replace(sealed, **{part: bytes(content)}),
+            dataclasses.replace(sealed, **{part: bytes(content)}),  # type: ignore[arg-type]
             kek=KEK,
             purpose="p",
             row_id=ROW,

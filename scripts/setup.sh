@@ -26,6 +26,15 @@ export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
 # A `user = true` in somebody's pip.conf contradicts --target.
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
+# Three installers, three ideas of whom to trust. A site with an authority of its own
+# has it in the machine's store, so all three are sent there.
+authorities=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+if [[ -r $authorities ]]; then
+  export UV_SYSTEM_CERTS=1
+  export PIP_CERT=${PIP_CERT:-$authorities}
+  export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-$authorities}
+fi
+
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() {
   say "$*"

@@ -19,13 +19,17 @@ from enum import StrEnum
 from pathlib import Path
 
 import uvicorn
+from apps.portal.changes import start_bridge
 from django.conf import settings
 from django.db import connection
 
-from apps.gateway.service import GatewayService
-from apps.portal.changes import start_bridge
+from apps.gateway.limits import LoginLimits
+from apps.gateway.service import GatewayService, GatewaySettings
+from apps.gateway.upstream import UpstreamSettings
+from apps.gateway.watchdog import WatchdogSettings
 from jumpserver.asgi import application
 from jumpserver.lock import DataDirectoryLock
+from jumpserver.version import VERSION
 from jumpserver.wakeups import hear_other_processes
 from jumpserver.workers import CeleryThreads
 
@@ -79,6 +83,33 @@ def parse_roles(text: str) -> frozenset[Role]:
             "worker and beat in different processes need a broker: set REDIS_URL."
         )
     return roles
+
+
+def gateway_settings() -> GatewaySettings:
+    """Return what the environment says about this process's gateway."""
+    seconds = float(settings.TARGET_CONNECT_SECONDS)
+    return GatewaySettings(
+        name=settings.GATEWAY_NAME,
+        version=VERSION,
+        data_dir=settings.SLUICE_DATA_DIR,
+        ssh_host=settings.SSH_HOST,
+        ssh_port=settings.SSH_PORT,
+        login=LoginLimits(
+            total=settings.SSH_PREAUTH_TOTAL,
+            per_source=settings.SSH_PREAUTH_PER_ADDRESS,
+            login_seconds=float(settings.SSH_LOGIN_GRACE_SECONDS),
+        ),
+        upstream=UpstreamSettings(
+            tcp_seconds=seconds,
+            kex_seconds=seconds,
+            auth_seconds=seconds,
+            allow_local_targets=settings.ALLOW_LOCAL_TARGETS,
+        ),
+        watchdog=WatchdogSettings(
+            check_seconds=float(settings.WATCHDOG_SECONDS),
+            blind_seconds=float(settings.DATABASE_GRACE_SECONDS),
+        ),
+    )
 
 
 class QuietServer(uvicorn.Server):
@@ -144,23 +175,18 @@ class Supervisor:
             self._undo.append(lambda: asyncio.to_thread(threads.stop))
 
     async def _start_gateway(self) -> None:
-        gateway = GatewayService()
+        gateway = GatewayService(gateway_settings())
         await gateway.start()
         self.ssh_port = gateway.ssh_port
         self.ssh_host_key = gateway.host_key_line
         self._undo.append(lambda: gateway.stop(grace_seconds=_STOP_GRACE_SECONDS))
         self._tasks.append(
-            asyncio.create_task(self._watch_gateway(gateway), name="gateway")
+            asyncio.create_task(self._stop_with(gateway), name="gateway")
         )
 
-    async def _watch_gateway(self, gateway: GatewayService) -> None:
-        """Stop the whole process when the gateway cannot go on: fail closed."""
-        try:
-            await gateway.wait_failed()
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            logger.exception("The gateway failed; stopping")
+    async def _stop_with(self, gateway: GatewayService) -> None:
+        """Stop the whole process when the gateway has ended by itself: fail closed."""
+        await gateway.finished.wait()
         self._stop.set()
 
     async def _start_portal(self) -> None:

@@ -8,10 +8,12 @@ away is lost, so every (re)connect wakes everybody once.
 import asyncio
 import logging
 import sqlite3
+from typing import Any
 
 import psycopg
 from django.conf import settings
 from django.db import connection
+from psycopg.conninfo import make_conninfo
 
 from apps.audit import wakeup
 
@@ -46,8 +48,8 @@ async def _poll_data_version() -> None:
         database.close()
 
 
-def _connection_parameters() -> dict[str, str]:
-    database = settings.DATABASES["default"]
+def _connection_string() -> str:
+    database: dict[str, Any] = settings.DATABASES["default"]
     named = {
         "dbname": database["NAME"],
         "user": database["USER"],
@@ -58,12 +60,13 @@ def _connection_parameters() -> dict[str, str]:
     options = {
         key: value for key, value in database["OPTIONS"].items() if key != "pool"
     }
-    return {key: str(value) for key, value in {**named, **options}.items() if value}
+    given = {key: value for key, value in {**named, **options}.items() if value}
+    return make_conninfo("", **given)
 
 
 async def _listen() -> None:
     listener = await psycopg.AsyncConnection.connect(
-        autocommit=True, **_connection_parameters()
+        _connection_string(), autocommit=True
     )
     async with listener:
         await listener.execute(f"LISTEN {wakeup.CHANNEL}")

@@ -6,6 +6,7 @@ hand; beat gets its scheduler class named, because the embedded one ignores the 
 
 import logging
 import threading
+from typing import Any
 
 from celery.beat import EmbeddedService, Scheduler
 from celery.worker import WorkController
@@ -28,7 +29,7 @@ class CeleryThreads:
         self._wants_worker, self._wants_beat = worker, beat
         self._worker: WorkController | None = None
         self._thread: threading.Thread | None = None
-        self._beat: threading.Thread | None = None
+        self._beat: Any = None
 
     def start(self) -> None:
         """Start what was asked for."""

@@ -55,7 +55,7 @@ class User(AbstractBaseUser):
     factors_reset_at = models.DateTimeField(null=True, blank=True)
 
     USERNAME_FIELD = "username"
-    REQUIRED_FIELDS: list[str] = []
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
 
     objects = UserManager.from_queryset(UserQuerySet)()
 
@@ -75,7 +75,7 @@ class User(AbstractBaseUser):
         return self.username
 
     @property
-    def is_active(self) -> bool:  # type: ignore[override]  # a column in Django's own
+    def is_active(self) -> bool:  # type: ignore[override]  # a column in Django
         """Say whether this person may sign in (Django's word for not disabled)."""
         return self.disabled_at is None
 

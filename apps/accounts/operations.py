@@ -349,7 +349,8 @@ def verify_second_factor(*, user: User, code: str, now: dt.datetime) -> FactorVe
     with the same code at once: the device row is locked while it is checked.
     """
     code = code.strip().replace(" ", "")
-    if not code or len(code) > 32:
+    # Only what a device or a recovery code could be goes near the database.
+    if not (code.isascii() and code.isalnum() and len(code) <= 32):
         return FactorVerdict(accepted=False)
     with transaction.atomic():
         for device in (

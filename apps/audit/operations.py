@@ -138,3 +138,21 @@ def ledger_head() -> tuple[int, bytes]:
     with transaction.atomic():
         last = AuditEvent.objects.order_by("-seq").values_list("seq", "hash").first()
     return (last[0], bytes(last[1])) if last else (0, GENESIS)
+
+
+@transaction.atomic
+def record_export(
+    *, by: Party, source_address: str, now: dt.datetime
+) -> tuple[int, bytes]:
+    """Write that `by` exports the ledger; return number and chain hash of that event.
+
+    The export goes up to and with this very event, so that it tells of itself.
+    """
+    event = record(
+        Kind.LEDGER_EXPORTED,
+        now=now,
+        actor=by,
+        subject=system("ledger"),
+        source_address=source_address,
+    )
+    return event.seq, bytes(event.hash)

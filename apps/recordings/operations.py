@@ -1,9 +1,11 @@
 """Every write to recordings: start, seal, verify, recover, open for viewing."""
 
+import base64
 import datetime as dt
 import logging
+import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -33,7 +35,9 @@ from apps.recordings.verifier import verify_recording as verify_file
 from apps.sessions.models import Session
 from apps.vault import operations as vault
 from apps.vault.models import ServiceKeyPurpose
+from apps.vault.queries import service_key_lines
 from apps.vault.secret_values import Secret
+from apps.vault.stored import open_secret, seal_secret
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class RecordingStart:
     recording_id: uuid.UUID
     path: Path
     header: dict[str, str]
-    data_key: Secret
+    data_key: bytes = field(repr=False)
     signer: SealSigner
 
 
@@ -64,9 +68,9 @@ def path_of(recording: Recording) -> Path:
     return path
 
 
-def data_key_of(recording: Recording) -> Secret:
-    """Return the key the recording's segments are encrypted with."""
-    return vault.open_secret(secret_id=recording.secret_id)
+def data_key_of(recording: Recording) -> bytes:
+    """Return the 32 byte key the recording's segments are encrypted with."""
+    return base64.b64decode(open_secret(recording.secret).reveal())
 
 
 def start_recording(*, session_id: uuid.UUID, now: dt.datetime) -> RecordingStart:
@@ -76,16 +80,21 @@ def start_recording(*, session_id: uuid.UUID, now: dt.datetime) -> RecordingStar
     that has worked.
     Raises: OSError when the folder cannot be made.
     """
-    seal_key = vault.service_key(purpose=ServiceKeyPurpose.RECORDING_SEAL, now=now)
+    seal_key = vault.service_key(ServiceKeyPurpose.RECORDING_SEAL, now=now)
     with transaction.atomic():
         session = Session.objects.select_related(
             "person", "asset__zone__site", "account", "grant", "gateway"
         ).get(pk=session_id)
-        data_key = vault.make_data_key(purpose="recording", now=now)
+        data_key = secrets.token_bytes(_DATA_KEY_BYTES)
+        stored = seal_secret(
+            purpose="recording",
+            secret=Secret(base64.b64encode(data_key).decode()),
+            now=now,
+        )
         recording = Recording.objects.create(
             session=session,
             store_key=f"{now:%Y/%m/%d}/{session.pk}.slrec",
-            secret_id=data_key.secret_id,
+            secret=stored,
             signed_with_id=seal_key.id,
             started_at=now,
         )
@@ -116,7 +125,7 @@ def start_recording(*, session_id: uuid.UUID, now: dt.datetime) -> RecordingStar
             "door": session.door,
             "source_address": session.source_address,
         },
-        data_key=data_key.value,
+        data_key=data_key,
         signer=SealSigner(key_id=seal_key.fingerprint, sign=seal_key.sign),
     )
 
@@ -192,7 +201,7 @@ def _locked(recording_id: uuid.UUID) -> Recording:
 def seal_public_keys() -> dict[str, Ed25519PublicKey]:
     """Return every key that ever sealed a recording, by fingerprint."""
     keys: dict[str, Ed25519PublicKey] = {}
-    for line in vault.service_key_lines(purpose=ServiceKeyPurpose.RECORDING_SEAL):
+    for line in service_key_lines(ServiceKeyPurpose.RECORDING_SEAL):
         key = load_ssh_public_key(line.encode())
         if isinstance(key, Ed25519PublicKey):
             keys[fingerprint(key)] = key
@@ -295,7 +304,7 @@ def _recover(recording: Recording, *, now: dt.datetime) -> SealedRecording:
             path,
             signer=_signer_of(recording),
             now=now,
-            data_key=data_key_of(recording).reveal(),
+            data_key=data_key_of(recording),
         )
     except AlreadySealedError:
         # The file was sealed, and only the row did not get to know.
@@ -306,7 +315,7 @@ def _recover(recording: Recording, *, now: dt.datetime) -> SealedRecording:
 
 
 def _signer_of(recording: Recording) -> SealSigner:
-    key = vault.load_service_key(key_id=recording.signed_with_id)
+    key = vault.load_service_key(recording.signed_with_id)
     return SealSigner(key_id=key.fingerprint, sign=key.sign)
 
 
@@ -333,7 +342,7 @@ def open_for_viewing(
     )
     if isinstance(recording, Denied):
         return recording
-    return RecordingReader(path_of(recording), data_key_of(recording).reveal())
+    return RecordingReader(path_of(recording), data_key_of(recording))
 
 
 @transaction.atomic

@@ -1,6 +1,8 @@
 """Make the ledger append-only in the database itself, on SQLite and PostgreSQL."""
 
+from django.apps.registry import Apps as StateApps
 from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 TABLE = "audit_auditevent"
 
@@ -21,7 +23,7 @@ POSTGRESQL = [
 ]
 
 
-def make_triggers(_apps, schema_editor):
+def make_triggers(_apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Create the triggers of the database in use."""
     statements = (
         POSTGRESQL if schema_editor.connection.vendor == "postgresql" else SQLITE

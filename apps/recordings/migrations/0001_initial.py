@@ -9,57 +9,129 @@ import apps.recordings.lifecycle
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('jump_sessions', '0001_initial'),
-        ('vault', '0001_initial'),
+        ("jump_sessions", "0001_initial"),
+        ("vault", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Recording',
+            name="Recording",
             fields=[
-                ('id', models.UUIDField(default=apps.audit.identifiers.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('store_key', models.CharField(max_length=200, unique=True)),
-                ('state', models.CharField(choices=[('writing', 'writing'), ('sealed', 'sealed'), ('verified', 'verified'), ('broken', 'broken')], default=apps.recordings.lifecycle.RecordingState['WRITING'], max_length=10)),
-                ('started_at', models.DateTimeField()),
-                ('sealed_at', models.DateTimeField(blank=True, null=True)),
-                ('segments', models.PositiveBigIntegerField(default=0)),
-                ('bytes_in', models.PositiveBigIntegerField(default=0)),
-                ('bytes_out', models.PositiveBigIntegerField(default=0)),
-                ('file_bytes', models.PositiveBigIntegerField(default=0)),
-                ('duration_ms', models.PositiveBigIntegerField(default=0)),
-                ('root_hash', models.CharField(blank=True, max_length=64)),
-                ('sealed_how', models.CharField(blank=True, max_length=20)),
-                ('verified_at', models.DateTimeField(blank=True, null=True)),
-                ('problem', models.CharField(blank=True, max_length=300)),
-                ('secret', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='vault.storedsecret')),
-                ('session', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='recording', to='jump_sessions.session')),
-                ('signed_with', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='vault.servicekey')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.audit.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("store_key", models.CharField(max_length=200, unique=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("writing", "writing"),
+                            ("sealed", "sealed"),
+                            ("verified", "verified"),
+                            ("broken", "broken"),
+                        ],
+                        default=apps.recordings.lifecycle.RecordingState["WRITING"],
+                        max_length=10,
+                    ),
+                ),
+                ("started_at", models.DateTimeField()),
+                ("sealed_at", models.DateTimeField(blank=True, null=True)),
+                ("segments", models.PositiveBigIntegerField(default=0)),
+                ("bytes_in", models.PositiveBigIntegerField(default=0)),
+                ("bytes_out", models.PositiveBigIntegerField(default=0)),
+                ("file_bytes", models.PositiveBigIntegerField(default=0)),
+                ("duration_ms", models.PositiveBigIntegerField(default=0)),
+                ("root_hash", models.CharField(blank=True, max_length=64)),
+                ("sealed_how", models.CharField(blank=True, max_length=20)),
+                ("verified_at", models.DateTimeField(blank=True, null=True)),
+                ("problem", models.CharField(blank=True, max_length=300)),
+                (
+                    "secret",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="vault.storedsecret",
+                    ),
+                ),
+                (
+                    "session",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="recording",
+                        to="jump_sessions.session",
+                    ),
+                ),
+                (
+                    "signed_with",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="vault.servicekey",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-started_at'],
+                "ordering": ["-started_at"],
             },
         ),
         migrations.CreateModel(
-            name='Viewing',
+            name="Viewing",
             fields=[
-                ('id', models.UUIDField(default=apps.audit.identifiers.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('how', models.CharField(max_length=10)),
-                ('at', models.DateTimeField()),
-                ('source_address', models.CharField(max_length=64)),
-                ('recording', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='viewings', to='recordings.recording')),
-                ('viewer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='viewings', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.audit.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("how", models.CharField(max_length=10)),
+                ("at", models.DateTimeField()),
+                ("source_address", models.CharField(max_length=64)),
+                (
+                    "recording",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="viewings",
+                        to="recordings.recording",
+                    ),
+                ),
+                (
+                    "viewer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="viewings",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-at'],
+                "ordering": ["-at"],
             },
         ),
         migrations.AddConstraint(
-            model_name='recording',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('root_hash', ''), ('sealed_at', None)), models.Q(('sealed_at__isnull', False), models.Q(('root_hash', ''), _negated=True)), _connector='OR'), name='sealed_recording_has_its_hash'),
+            model_name="recording",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("root_hash", ""), ("sealed_at", None)),
+                    models.Q(
+                        ("sealed_at__isnull", False),
+                        models.Q(("root_hash", ""), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="sealed_recording_has_its_hash",
+            ),
         ),
     ]

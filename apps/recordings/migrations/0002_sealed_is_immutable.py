@@ -1,6 +1,8 @@
 """Keep what was sealed as it was sealed, in the database itself."""
 
+from django.apps.registry import Apps as StateApps
 from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 TABLE = "recordings_recording"
 FROZEN = (
@@ -20,7 +22,7 @@ FROZEN = (
 )
 
 
-def make_triggers(_apps, schema_editor):
+def make_triggers(_apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Create the trigger of the database in use."""
     if schema_editor.connection.vendor == "postgresql":
         changed = " OR ".join(

@@ -18,6 +18,9 @@ compile() { # compile OUTPUT SOURCE [OPTION...]
 }
 
 export UV_PYTHON_DOWNLOADS=never
+if [[ -r ${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} ]]; then
+  export UV_SYSTEM_CERTS=1
+fi
 compile requirements/boot.txt requirements/boot.in "$@"
 compile requirements/node.txt requirements/node.in "$@"
 compile requirements/base.txt pyproject.toml "$@"

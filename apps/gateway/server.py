@@ -138,7 +138,7 @@ class EngineerChannel(ServerChannel):
         """Take a command in any encoding, as surrogates where it is not UTF-8."""
         command = packet.get_string().decode("utf-8", "surrogateescape")
         packet.check_end()
-        return bool(self._start_session(command=command))
+        return self._start_session(command=command)
 
     def answer_start(self, *, success: bool) -> None:
         """Answer the shell, exec or subsystem request that is waiting."""

@@ -144,7 +144,7 @@ class GatewayService:
         options = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=self._engineer,
             server_host_keys=[asyncssh.import_private_key(host_key_pem)],
-            version=VERSION,
+            server_version=VERSION,
             kex_algs=list(algorithms.KEX),
             encryption_algs=[*algorithms.GCM, *algorithms.CHACHA],
             mac_algs=list(algorithms.MACS),

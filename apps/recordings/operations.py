@@ -25,6 +25,7 @@ from apps.recordings.output import (
     AlreadySealedError,
     RecordingFailedError,
     SealedRecording,
+    StillWrittenError,
     read_sealed,
     seal_recovered,
 )
@@ -285,9 +286,10 @@ def recover_orphans(*, now: dt.datetime) -> int:
         except RecordingBrokenError as error:
             mark_broken(recording_id=recording.pk, problem=str(error), now=now)
             continue
+        except StillWrittenError:
+            continue
         except RecordingFailedError as error:
-            if "still being written" not in str(error):
-                mark_broken(recording_id=recording.pk, problem=str(error), now=now)
+            mark_broken(recording_id=recording.pk, problem=str(error), now=now)
             continue
         except OSError:
             logger.exception("Recording %s could not be recovered yet", recording.pk)

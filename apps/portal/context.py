@@ -52,7 +52,13 @@ _GROUPS: list[tuple[str, list[tuple[str, str, frozenset[str]]]]] = [
             ("people", "People", frozenset({"administrator"})),
         ],
     ),
-    ("You", [("account", "My account", frozenset())]),
+    (
+        "You",
+        [
+            ("account", "My account", frozenset()),
+            ("gateway-info", "The gateway", frozenset()),
+        ],
+    ),
 ]
 
 

@@ -2,7 +2,6 @@
 
 import uuid
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import authenticate, update_session_auth_hash
 from django.http import Http404, HttpRequest, HttpResponse
@@ -151,8 +150,6 @@ def _account_page(request: HttpRequest, form: AddKeyForm) -> HttpResponse:
         "portal_sessions": portal_sessions.sessions_of(
             person, this_key=request.session.session_key, now=timezone.now()
         ),
-        "ssh_host": settings.SSH_PUBLIC_HOST or settings.SSH_HOST,
-        "ssh_port": settings.SSH_PORT,
         "form": form,
     }
     status = _INVALID if form.errors else 200

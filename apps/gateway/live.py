@@ -191,6 +191,10 @@ class LiveSession:
         the gateway's own.
         """
         self._check_may_open(request)
+        if len(self.relays) + self._opening >= CHANNEL_LIMIT:
+            raise ChannelRefusedError(
+                f"a session has at most {CHANNEL_LIMIT} channels at a time"
+            )
         self._opening += 1
         try:
             if self._next_number > 1:
@@ -206,10 +210,6 @@ class LiveSession:
             raise ChannelRefusedError(f"the session is {self.state.value}")
         if request.kind not in self.permit.services:
             raise ChannelRefusedError(f"the grant does not include {request.kind}")
-        if len(self.relays) + self._opening >= CHANNEL_LIMIT:
-            raise ChannelRefusedError(
-                f"a session has at most {CHANNEL_LIMIT} channels at a time"
-            )
 
     async def _open_counted(
         self, request: ChannelRequest, front: FrontChannel

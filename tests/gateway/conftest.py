@@ -313,6 +313,6 @@ async def until(
 ) -> Any:
     """Return the first true answer to `question`."""
     async with asyncio.timeout(seconds):
-        while not (answer := await question()):
+        while not (answer := await question()):  # noqa: ASYNC110
             await asyncio.sleep(pause)
     return answer

@@ -1,6 +1,8 @@
-"""Where a request comes from."""
+"""Where a request or a WebSocket comes from."""
 
 import ipaddress
+from collections.abc import Mapping
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
@@ -17,15 +19,35 @@ def source_address(request: HttpRequest) -> str:
 
     Raises: PermissionDenied when there is none; an unknown source is refused.
     """
+    return _address(
+        forwarded=request.headers.get("X-Forwarded-For", ""),
+        peer=request.META.get("REMOTE_ADDR") or "",
+    )
+
+
+def address_of_scope(scope: Mapping[str, Any]) -> str:
+    """Return what `source_address` would, for the ASGI scope of a WebSocket.
+
+    Raises: PermissionDenied as there.
+    """
+    forwarded = [
+        value.decode("latin-1")
+        for name, value in scope.get("headers", ())
+        if name == b"x-forwarded-for"
+    ]
+    client = scope.get("client") or ("", 0)
+    return _address(forwarded=",".join(forwarded), peer=str(client[0]))
+
+
+def _address(*, forwarded: str, peer: str) -> str:
     proxies = int(settings.TRUSTED_PROXIES)
     if proxies:
-        header = request.headers.get("X-Forwarded-For", "")
-        entries = [entry.strip() for entry in header.split(",")]
+        entries = [entry.strip() for entry in forwarded.split(",")]
         if len(entries) < proxies:
             raise PermissionDenied("the proxy did not say who is calling")
         text = entries[-proxies]
     else:
-        text = request.META.get("REMOTE_ADDR") or ""
+        text = peer
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

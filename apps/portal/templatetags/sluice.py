@@ -183,6 +183,12 @@ def duration(value: dt.timedelta | float | None) -> str:
     return f"{shown} {hours} h" if hours else shown
 
 
+@register.filter
+def milliseconds(value: int) -> str:
+    """Return a whole number of milliseconds in words, such as `0.8 s`."""
+    return duration(dt.timedelta(milliseconds=value)) if value >= 100 else f"{value} ms"
+
+
 class MomentContext(TypedDict):
     """What components/time.html shows."""
 

@@ -1,0 +1,252 @@
+"""Forms about assets, their accounts and keys, zones and conduits: administrators'."""
+
+from typing import Any
+
+from django import forms
+
+from apps.inventory.crypto_profiles import PROFILES
+from apps.inventory.models import (
+    Asset,
+    AssetKind,
+    Conduit,
+    CredentialKind,
+    EndMode,
+    PurdueLevel,
+    Service,
+    Site,
+    Zone,
+)
+
+_PLAIN = {"autocapitalize": "none", "autocomplete": "off", "spellcheck": "false"}
+
+
+class ZoneChoiceField(forms.ModelChoiceField):
+    """Zones named with their site."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        """Return the zone's name behind its site's."""
+        return f"{obj.site.name} / {obj.name} (level {obj.purdue_level})"
+
+
+def _zones() -> Any:
+    return Zone.objects.select_related("site").order_by("site__name", "name")
+
+
+class AssetForm(forms.Form):
+    """Everything about an asset but its accounts and host keys."""
+
+    name = forms.CharField(
+        max_length=63,
+        help_text="As people type it behind the @: small letters, digits, hyphens.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    zone = ZoneChoiceField(queryset=Zone.objects.none(), empty_label="Choose")
+    kind = forms.ChoiceField(choices=AssetKind.choices)
+    description = forms.CharField(max_length=200, required=False)
+    vendor = forms.CharField(max_length=80, required=False)
+    model = forms.CharField(max_length=80, required=False)
+    address = forms.CharField(
+        max_length=253,
+        help_text="IP address or host name, as the gateway reaches it.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    port = forms.IntegerField(min_value=1, max_value=65535, initial=22)
+    on_expiry = forms.ChoiceField(label="At the deadline", choices=EndMode.choices)
+    grace_seconds = forms.IntegerField(
+        label="Grace in seconds", min_value=0, max_value=3600, initial=300
+    )
+    in_operation = forms.BooleanField(
+        required=False, label="In operation: a revocation freezes instead of cutting"
+    )
+    crypto_profile = forms.ChoiceField(
+        label="Crypto profile",
+        choices=[
+            (p.name, f"{p.title} (weak)" if p.weak else p.title)
+            for p in PROFILES.values()
+        ],
+        help_text="For devices that can do no better a weak one; it shows everywhere.",
+    )
+    session_limit = forms.IntegerField(
+        label="Sessions at the same time",
+        min_value=0,
+        max_value=1000,
+        initial=0,
+        help_text="0 means no limit.",
+    )
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        _choose_from_zones(self, "zone")
+
+    @classmethod
+    def of(cls, asset: Asset) -> "AssetForm":
+        """Return the form filled with what is known of `asset`."""
+        names = cls.base_fields
+        return cls(initial={name: getattr(asset, name) for name in names})
+
+
+def _choose_from_zones(form: forms.Form, *names: str) -> None:
+    for name in names:
+        field = form.fields[name]
+        assert isinstance(field, forms.ModelChoiceField)  # noqa: S101  # for mypy
+        field.queryset = _zones()
+
+
+class AccountForm(forms.Form):
+    """A login of an asset."""
+
+    name = forms.CharField(
+        max_length=64,
+        help_text="As people ask for it.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    login = forms.CharField(
+        label="Login",
+        max_length=64,
+        required=False,
+        help_text="What is sent to the asset, where that differs.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    credential_kind = forms.ChoiceField(
+        label="The gateway signs in with", choices=CredentialKind.choices
+    )
+
+
+class CredentialForm(forms.Form):
+    """A password or private key; it is written and never shown again."""
+
+    secret = forms.CharField(
+        label="Password or private key",
+        max_length=20_000,
+        strip=False,
+        help_text="It goes into the vault, sealed. Nobody is shown it again, and it is "
+        "replaced on the asset after each session.",
+        widget=forms.Textarea(
+            attrs={
+                "rows": 3,
+                "class": "mono",
+                **_PLAIN,
+            }
+        ),
+    )
+
+
+class HostKeyForm(forms.Form):
+    """One host key, pasted."""
+
+    text = forms.CharField(
+        label="Host key",
+        max_length=10_000,
+        help_text="One line, read at the asset itself or from `ssh-keyscan` over a "
+        "network you trust. It counts when a second person has confirmed it.",
+        widget=forms.Textarea(
+            attrs={
+                "rows": 3,
+                "class": "mono",
+                "placeholder": "ssh-ed25519 AAAA...",
+                **_PLAIN,
+            }
+        ),
+    )
+
+
+class SiteForm(forms.Form):
+    """A new site."""
+
+    name = forms.CharField(max_length=120)
+    slug = forms.SlugField(
+        label="Short name", max_length=40, widget=forms.TextInput(attrs=_PLAIN)
+    )
+    time_zone = forms.CharField(
+        label="Time zone",
+        max_length=60,
+        initial="UTC",
+        help_text="Such as Europe/Amsterdam: plant time is shown beside UTC.",
+    )
+
+
+class ZoneForm(forms.Form):
+    """A zone (IEC 62443)."""
+
+    site = forms.ModelChoiceField(queryset=Site.objects.none(), empty_label="Choose")
+    name = forms.CharField(max_length=120)
+    purdue_level = forms.ChoiceField(label="Purdue level", choices=PurdueLevel.choices)
+    sl_t = forms.IntegerField(
+        label="SL-T",
+        min_value=1,
+        max_value=4,
+        initial=1,
+        help_text="Target security level, 1 to 4.",
+    )
+    hosts_gateway = forms.BooleanField(
+        required=False, label="The gateway is in this zone"
+    )
+    parent = ZoneChoiceField(
+        queryset=Zone.objects.none(), required=False, label="Lies inside"
+    )
+
+    def __init__(self, *args: object, zone: Zone | None = None, **kwargs: Any) -> None:
+        """Offer every site for a new zone; a zone that is there stays at its site."""
+        if zone is not None and "initial" not in kwargs:
+            names = ("name", "purdue_level", "sl_t", "hosts_gateway", "parent")
+            kwargs["initial"] = {name: getattr(zone, name) for name in names}
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        _choose_from_zones(self, "parent")
+        parent, site = self.fields["parent"], self.fields["site"]
+        assert isinstance(parent, forms.ModelChoiceField)  # noqa: S101  # for mypy
+        assert isinstance(site, forms.ModelChoiceField)  # noqa: S101  # for mypy
+        if zone is None:
+            site.queryset = Site.objects.all()
+        else:
+            del self.fields["site"]
+            parent.queryset = _zones().filter(site=zone.site).exclude(pk=zone.pk)
+
+
+class ConduitForm(forms.Form):
+    """A conduit between two zones of one site, and what it carries."""
+
+    name = forms.CharField(max_length=40, help_text="Such as C-14.")
+    from_zone = ZoneChoiceField(
+        queryset=Zone.objects.none(), label="From", empty_label="Choose"
+    )
+    to_zone = ZoneChoiceField(
+        queryset=Zone.objects.none(), label="To", empty_label="Choose"
+    )
+    services = forms.MultipleChoiceField(
+        label="Carries",
+        choices=Service.choices,
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+        help_text="What is not chosen cannot cross.",
+    )
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        _choose_from_zones(self, "from_zone", "to_zone")
+
+    def clean(self) -> dict[str, object]:
+        """Refuse a conduit that would leave its site."""
+        cleaned = super().clean() or {}
+        ends = cleaned.get("from_zone"), cleaned.get("to_zone")
+        sites = {end.site_id for end in ends if isinstance(end, Zone)}
+        if len(sites) > 1:
+            self.add_error("to_zone", "Both zones must be of the same site.")
+        return cleaned
+
+
+class ConduitServicesForm(forms.Form):
+    """What a conduit that is there carries."""
+
+    services = ConduitForm.base_fields["services"]
+
+    @classmethod
+    def of(cls, conduit: Conduit) -> "ConduitServicesForm":
+        """Return the form filled with what `conduit` carries."""
+        return cls(initial={"services": conduit.services})
+
+
+class AssetFilterForm(forms.Form):
+    """Which assets to list."""
+
+    q = forms.CharField(label="Name, vendor or description", required=False)
+    kind = forms.ChoiceField(choices=[("", "Any"), *AssetKind.choices], required=False)

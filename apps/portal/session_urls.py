@@ -1,0 +1,21 @@
+"""Addresses of sessions: the list, one session, watching it, working in it."""
+
+from django.urls import path
+
+from apps.portal.views import sessions, terminal
+
+urlpatterns = [
+    path("sessions/", sessions.sessions, name="sessions"),
+    path("sessions/<uuid:session_id>/", sessions.session_detail, name="session-detail"),
+    path(
+        "sessions/<uuid:session_id>/terminate/",
+        sessions.terminate_session,
+        name="session-terminate",
+    ),
+    path(
+        "sessions/<uuid:session_id>/watch/",
+        terminal.watch_session,
+        name="session-watch",
+    ),
+    path("grants/<uuid:grant_id>/terminal/", terminal.terminal, name="terminal"),
+]

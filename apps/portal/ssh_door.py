@@ -1,0 +1,43 @@
+"""Where people reach the gateway with ssh, as shown on pages."""
+
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from apps.sessions.queries import running_gateways
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshDoor:
+    """Host and port people give to ssh."""
+
+    host: str
+    port: int
+
+    def command(self, person: str, asset: str, account: str | None = None) -> str:
+        """Return the line that connects `person` to `asset`, ready to paste.
+
+        Every part was checked when it was stored: none needs quoting in a shell.
+        """
+        who = "@".join(part for part in (person, account, asset) if part)
+        port = "" if self.port == 22 else f"-p {self.port} "
+        return f"ssh {port}{who}@{self.host}"
+
+    @property
+    def known_hosts_name(self) -> str:
+        """Return the host as OpenSSH's known_hosts names it (sshd(8))."""
+        return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+
+
+def ssh_door() -> SshDoor:
+    """Return the door of the gateway that started last, else what is configured.
+
+    The running gateway knows its port even when it was told to take a free one.
+    """
+    host, port = settings.SSH_PUBLIC_HOST or settings.SSH_HOST, settings.SSH_PORT
+    gateway = running_gateways().first()
+    if gateway is not None:
+        _, _, text = gateway.ssh_address.rpartition(":")
+        if text.isdigit():
+            port = int(text)
+    return SshDoor(host=host, port=port)

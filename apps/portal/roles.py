@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, TypeVar
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
 
 from apps.accounts.models import User
 
 P = ParamSpec("P")
-View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+R = TypeVar("R", bound=HttpResponseBase)
+View = Callable[Concatenate[HttpRequest, P], R]
 
 
 def signed_in(request: HttpRequest) -> User:
@@ -30,14 +32,12 @@ def has_both_factors(request: HttpRequest) -> bool:
     return request.user.is_authenticated and device is not None
 
 
-def only_for(*roles: str) -> Callable[[View[P]], View[P]]:
+def only_for(*roles: str) -> Callable[[View[P, R]], View[P, R]]:
     """Let people with one of `roles` in; for others the page does not exist."""
 
-    def decorate(view: View[P]) -> View[P]:
+    def decorate(view: View[P, R]) -> View[P, R]:
         @wraps(view)
-        def guarded(
-            request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs
-        ) -> HttpResponse:
+        def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> R:
             if not set(roles) & set(signed_in(request).role_names):
                 raise Http404
             return view(request, *args, **kwargs)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import time_machine
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
@@ -136,6 +136,21 @@ def test_a_forged_address_does_not_open_the_pause(enrolled: User) -> None:
         first_factor(forged, "engineer", "wrong")
     last = Client(HTTP_X_FORWARDED_FOR="203.0.113.99")
     assert first_factor(last, "engineer") == 429
+
+
+def test_behind_a_proxy_the_first_entry_does_not_open_the_pause(
+    enrolled: User,
+) -> None:
+    """R13: what the client put in front of the proxy's entry counts for nothing."""
+    del enrolled
+    with override_settings(TRUSTED_PROXIES=1):
+        for number in range(6):
+            header = f"203.0.113.{number}, 192.0.2.66"
+            forged = Client(HTTP_X_FORWARDED_FOR=header, REMOTE_ADDR="10.0.0.1")
+            first_factor(forged, "engineer", "wrong")
+        assert first_factor(forged, "engineer") == 429
+        owner = Client(HTTP_X_FORWARDED_FOR="192.0.2.7", REMOTE_ADDR="10.0.0.1")
+        assert first_factor(owner, "engineer") == 302
 
 
 def test_a_code_works_once(enrolled: User) -> None:

@@ -7,7 +7,6 @@ growing pauses, and does not take the others down with it.
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -19,7 +18,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import uvicorn
-from apps.portal.changes import start_bridge
 from django.conf import settings
 from django.db import connection
 
@@ -27,8 +25,10 @@ from apps.gateway.limits import LoginLimits
 from apps.gateway.service import GatewayService, GatewaySettings
 from apps.gateway.upstream import UpstreamSettings
 from apps.gateway.watchdog import WatchdogSettings
+from apps.portal.changes import ChangesBridge
 from jumpserver.asgi import application
 from jumpserver.lock import DataDirectoryLock
+from jumpserver.private_files import write_private_json
 from jumpserver.version import VERSION
 from jumpserver.wakeups import hear_other_processes
 from jumpserver.workers import CeleryThreads
@@ -218,10 +218,9 @@ class Supervisor:
                 await task
                 raise RuntimeError("the portal ended while it was starting")
             await asyncio.sleep(0.01)
-        stop_bridge = start_bridge(asyncio.get_running_loop())
+        self._keep_running("changes", lambda: ChangesBridge().run())
 
         async def end() -> None:
-            stop_bridge()
             server.should_exit = True
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -276,13 +275,3 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def write_private_json(path: Path, value: object) -> None:
-    """Write JSON that only this user can read, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-    draft.replace(path)

@@ -135,8 +135,7 @@ def _json_object(data: Mapping[str, object]) -> dict[str, object]:
 
 def ledger_head() -> tuple[int, bytes]:
     """Return the number and chain hash of the newest event; (0, zeros) when empty."""
-    with transaction.atomic():
-        last = AuditEvent.objects.order_by("-seq").values_list("seq", "hash").first()
+    last = AuditEvent.objects.order_by("-seq").values_list("seq", "hash").first()
     return (last[0], bytes(last[1])) if last else (0, GENESIS)
 
 

@@ -57,6 +57,7 @@ __all__ = [
     "due_withdrawals",
     "end_lease",
     "lease_credential",
+    "load_service_key",
     "make_authority",
     "next_try_at",
     "open_secret",

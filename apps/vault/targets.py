@@ -148,8 +148,7 @@ def prove_dead(
 
     REFUSED is the proof: the target itself said no to this credential, after its host
     key was checked. A connection that broke off, a time-out or a method that is not on
-    offer proves nothing and is NOT_TRIED. Takes at most `seconds`, twice when names
-    have to be looked up.
+    offer proves nothing and is NOT_TRIED. Takes at most `seconds`.
     """
     if target.profile.name == MODERN.name:
         return _try_with_paramiko(target, credential, seconds)
@@ -198,14 +197,32 @@ def _in_own_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
     raise RuntimeError("targets are for worker threads, not for an event loop")
 
 
-def _resolve(target: Target) -> str:
-    """Return an IP address of the target that may be connected to.
+def _dial(target: Target, seconds: float) -> socket.socket:
+    """Return a connection to the first of the target's addresses that answers.
 
-    Raises: _NotReachedError, also for an asset without a pinned key (R39) and for a
-    name with any address that no target may have (R26).
+    The addresses that were checked are the ones connected to, so that a name cannot
+    point elsewhere a moment later.
+    Raises: _NotReachedError, OSError.
     """
-    if not target.host_keys:
-        raise _NotReachedError(Finding.NOT_TRIED, "the asset has no pinned host key")
+    ends = time.monotonic() + seconds
+    error: OSError | None = None
+    for address in _addresses(target):
+        left = ends - time.monotonic()
+        if left <= 0:
+            break
+        try:
+            return socket.create_connection((address, target.port), left)
+        except OSError as failure:
+            error = failure
+    raise error or TimeoutError
+
+
+def _addresses(target: Target) -> list[str]:
+    """Return the IP addresses of the target, all of which may be connected to.
+
+    Raises: _NotReachedError, also for a name with any address that no target may have
+    (R26).
+    """
     try:
         found = socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -220,11 +237,16 @@ def _resolve(target: Target) -> str:
                 raise _NotReachedError(
                     Finding.NOT_TRIED, f"{address} cannot be a target: {reason}"
                 )
-    return addresses[0]
+    return addresses
 
 
 def _host_key_algorithms(target: Target) -> list[str]:
-    """Return the profile's host key algorithms that a pinned key can answer (R38)."""
+    """Return the profile's host key algorithms that a pinned key can answer (R38).
+
+    Raises: _NotReachedError, also for an asset without a pinned key (R39).
+    """
+    if not target.host_keys:
+        raise _NotReachedError(Finding.NOT_TRIED, "the asset has no pinned host key")
     kinds = {line.split()[0] for line in target.host_keys}
     wanted = kinds | (set(_RSA_HOST_ALGORITHMS) if "ssh-rsa" in kinds else set())
     algorithms = [name for name in target.profile.host_keys if name in wanted]
@@ -272,15 +294,22 @@ class _OneCredential(asyncssh.SSHClient):
 
 
 async def _connect(
-    target: Target, client: _OneCredential, credential: LoginCredential
+    target: Target, client: _OneCredential, credential: LoginCredential, seconds: float
 ) -> asyncssh.SSHClientConnection:
-    """Raises: _NotReachedError, OSError, asyncssh.Error."""
-    address = await asyncio.get_running_loop().run_in_executor(None, _resolve, target)
+    """Raises: _NotReachedError, OSError (also TimeoutError), asyncssh.Error."""
+    async with asyncio.timeout(seconds):
+        return await _open(target, client, credential, seconds)
+
+
+async def _open(
+    target: Target, client: _OneCredential, credential: LoginCredential, seconds: float
+) -> asyncssh.SSHClientConnection:
+    algorithms = _host_key_algorithms(target)
+    dialled = await asyncio.to_thread(_dial, target, seconds)
     has_password = credential.password is not None
     connection, _ = await asyncssh.create_connection(
         lambda: client,
-        address,
-        target.port,
+        sock=dialled,
         username=target.login,
         config=None,
         known_hosts=(
@@ -288,7 +317,7 @@ async def _connect(
             [],
             [],
         ),
-        server_host_key_algs=_host_key_algorithms(target),
+        server_host_key_algs=algorithms,
         kex_algs=list(target.profile.kex),
         encryption_algs=list(target.profile.ciphers),
         mac_algs=list(target.profile.macs),
@@ -360,8 +389,7 @@ async def _log_in(
         tried_by += f", fresh connection; paramiko does not speak {target.profile.name}"
     client = _OneCredential(credential)
     try:
-        async with asyncio.timeout(seconds):
-            connection = await _connect(target, client, credential)
+        connection = await _connect(target, client, credential, seconds)
     except (_NotReachedError, OSError, asyncssh.Error) as error:
         finding, answer = _attempt_of(error, client, credential)
         return Attempt(finding, answer, tried_by)
@@ -415,8 +443,7 @@ async def _connect_to_rotate(
 ) -> asyncssh.SSHClientConnection:
     client = _OneCredential(credential)
     try:
-        async with asyncio.timeout(seconds):
-            return await _connect(target, client, credential)
+        return await _connect(target, client, credential, seconds)
     except (_NotReachedError, OSError, asyncssh.Error) as error:
         raise RotationError(*_attempt_of(error, client, credential)) from None
 
@@ -561,7 +588,7 @@ def _try_with_paramiko(
 def _transport(target: Target, remaining: Callable[[], float]) -> paramiko.Transport:
     """Return a transport after its key exchange; the host key is yet to be compared."""
     algorithms = _host_key_algorithms(target)
-    connection = socket.create_connection((_resolve(target), target.port), remaining())
+    connection = _dial(target, remaining())
     try:
         transport = paramiko.Transport(connection)
     except BaseException:

@@ -217,6 +217,9 @@ def test_a_service_key_is_made_at_first_use_and_stays():
     first.signer.public_key().verify(again.sign(b"message"), b"message")
     assert AuditEvent.objects.filter(kind=Kind.SERVICE_KEY_MADE).count() == 2
     assert "PRIVATE" not in repr(first)
+    assert operations.load_service_key(first.id).public_line == first.public_line
+    with pytest.raises(ServiceKey.DoesNotExist):
+        operations.load_service_key(uuid.uuid4())
 
 
 def test_there_is_no_service_key_for_an_unknown_purpose():

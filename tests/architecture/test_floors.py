@@ -114,7 +114,9 @@ def test_r8_r39_nothing_switches_verification_off(path: Path) -> None:
             off = (keyword.arg == "verify" and value.value is False) or (
                 keyword.arg == "known_hosts" and value.value is None
             )
-            assert not off, f"{name_of(path)}:{call.lineno} {keyword.arg}={value.value}"
+            assert not off, (
+                f"{name_of(path)}:{call.lineno} {keyword.arg}={value.value!r}"
+            )
     text = path.read_text()
     for word in ("AutoAddPolicy", "WarningPolicy", "CERT_NONE", "_create_unverified"):
         assert word not in text, f"{name_of(path)} names {word}"

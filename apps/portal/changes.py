@@ -1,6 +1,6 @@
 """Tells browsers what changed: from the ledger's wake-ups to the channel layer.
 
-One bridge per portal process, started by the supervisor (`start_bridge`). A wake-up is
+One `ChangesBridge` per portal process, kept running by the supervisor. A wake-up is
 only a hint that the ledger grew; what is new is read from the ledger, and each event's
 kind is sent to the people and sites it concerns. Nothing but kinds is sent: the page
 asks again, and its view decides what the person sees.
@@ -10,7 +10,6 @@ import asyncio
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from channels.db import DatabaseSyncToAsync
@@ -113,26 +112,6 @@ class ChangesBridge:
         for group, kinds in news.kinds.items():
             message = {"type": "changed", "kinds": sorted(kinds), "seq": news.seq}
             await layer.group_send(group, message)
-
-
-def start_bridge(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Run a bridge on `loop` and return how to stop it; called on that loop."""
-    task = loop.create_task(_keep_running(), name="changes-bridge")
-
-    def stop() -> None:
-        task.cancel()
-
-    return stop
-
-
-async def _keep_running() -> None:
-    """Run a bridge and start it anew when it fails: pages poll meanwhile."""
-    while True:
-        try:
-            await ChangesBridge().run()
-        except Exception:
-            logger.exception("Telling browsers what changed failed; starting anew.")
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def news_since(seq: int) -> News:

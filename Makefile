@@ -2,7 +2,7 @@
 
 # Where the product keeps everything, and where it listens.
 DATA ?= var
-PORTAL_PORT ?= 8000
+PORTAL_PORT ?= 8443
 SSH_PORT ?= 2222
 # More for pytest, for example: make test PYTEST_ARGS="-k revoke -x"
 PYTEST_ARGS ?=

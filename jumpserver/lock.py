@@ -12,10 +12,11 @@ class DataDirectoryInUseError(RuntimeError):
 
 
 class DataDirectoryLock:
-    """Holds `supervisor.lock` in the data directory; any death lets go of it."""
+    """Holds a lock file in the data directory; any death lets go of it."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "supervisor.lock"
+    def __init__(self, data_dir: Path, *, name: str = "supervisor.lock") -> None:
+        """`name` is another one for whoever starts a supervisor and needs it later."""
+        self._path = data_dir / name
         self._handle: int | None = None
 
     def __enter__(self) -> Self:

@@ -203,7 +203,7 @@ class Supervisor:
                 application,
                 lifespan="off",
                 log_level="warning",
-                ws="websockets",
+                ws="websockets-sansio",
                 proxy_headers=False,
                 server_header=False,
                 ssl_certfile=settings.PORTAL_TLS_CERTIFICATE or None,

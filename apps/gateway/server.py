@@ -72,6 +72,9 @@ REQUEST_LIMIT: Final = 64
 
 ENVIRONMENT_COUNT: Final = 32
 
+REFUSALS: Final = 100
+"""Refused requests of one connection; who asks for more is disconnected."""
+
 REFUSAL_SECONDS: Final = 0.05
 """Between a reason and the failure it explains: OpenSSH drops output that arrives
 together with a failure."""
@@ -278,7 +281,7 @@ class Engineer(asyncssh.SSHServer):
         self.admitted = False
         self._opening: asyncio.Task[LiveSession] | None = None
         self._session: LiveSession | None = None
-        self._refused_codes = 0
+        self._refusals = 0
         self._closed = False
 
     # asyncssh's callbacks
@@ -380,7 +383,9 @@ class Engineer(asyncssh.SSHServer):
     async def auth_completed(self) -> None:
         """Open the session while the client still asks for its channel."""
         self._door.gate.release(id(self), self.source_address)
-        self._opening = self._core.tasks.spawn(self._open(), "open a session")
+        self._opening = self._core.tasks.spawn(
+            self._open(), "open a session", expected=(OpeningRefusedError,)
+        )
         self._opening.add_done_callback(self._opened)
 
     async def _open(self) -> LiveSession:
@@ -462,7 +467,11 @@ class Engineer(asyncssh.SSHServer):
         self._core.tasks.spawn(coroutine, name)
 
     def refused(self, kind: str, reason: str) -> None:
-        """Write down that something was refused (R22)."""
+        """Write down that something was refused (R22), but not without end."""
+        self._refusals += 1
+        if self._refusals > REFUSALS:
+            self._disconnect(DISC_BY_APPLICATION, "too many refused requests")
+            return
         owner, session = self.authentication.owner, self._session
         self._core.tasks.spawn(
             self._core.blocking.run(

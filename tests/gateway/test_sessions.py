@@ -123,7 +123,7 @@ async def test_everything_on_a_terminal_is_passed_on_and_recorded(client):
     process = await connection.create_process(
         term_type="xterm-256color",
         term_size=(120, 40),
-        env={"LANG": "nl_NL.UTF-8", "LC_TIME": "C", "LD_PRELOAD": "/tmp/x", "FOO": "1"},
+        env={"LANG": "nl_NL.UTF-8", "LC_TIME": "C", "LD_PRELOAD": "x.so", "FOO": "1"},
         encoding=None,
     )
     process.stdin.write(b"type \xff\xfe this\n")
@@ -167,7 +167,7 @@ async def test_r26_only_harmless_environment_reaches_the_asset(client):
         env={
             "LANG": "nl_NL.UTF-8",
             "LC_TIME": "C",
-            "LD_PRELOAD": "/tmp/x.so",
+            "LD_PRELOAD": "evil.so",
             "GIT_SSH_COMMAND": "id",
             "LC_BIG": "x" * 5000,
         },
@@ -188,9 +188,7 @@ async def test_ten_megabytes_pasted_come_back_whole(client):
     assert joined(events, EventKind.INPUT) == pasted
 
 
-async def test_the_tail_of_a_big_output_is_not_cut_off_by_its_status(
-    client, ssh_binary
-):
+async def test_the_status_does_not_cut_off_the_tail_of_the_output(client, ssh_binary):
     await client.ask(client.here.grant)
     size = 30_000_000
     result = await client.run_openssh(f"flood {size}", seconds=40)
@@ -280,7 +278,8 @@ async def test_a_revocation_cuts_at_once_and_says_why(client, ssh_binary):
         env=environment,
         start_new_session=True,
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     process.stdin.write(b"x\r")
     await process.stdout.readexactly(1)
     begin = asyncio.get_running_loop().time()

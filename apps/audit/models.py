@@ -3,6 +3,9 @@
 There are no foreign keys: an event keeps people and things as they were at that moment.
 """
 
+import datetime as dt
+import json
+
 from django.db import models
 
 from apps.audit.identifiers import uuid7
@@ -56,6 +59,23 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.seq} {self.kind}"
+
+    def canonical(self) -> dict[str, object]:
+        """Return the fields that are hashed, as plain JSON values."""
+        return {
+            "seq": self.seq,
+            "id": str(self.id),
+            "kind": self.kind,
+            "at": self.at.astimezone(dt.UTC).isoformat(timespec="microseconds"),
+            "actor_id": self.actor_id,
+            "actor_label": self.actor_label,
+            "object_type": self.object_type,
+            "object_id": self.object_id,
+            "object_label": self.object_label,
+            "source_address": self.source_address,
+            "outcome": self.outcome,
+            "data": json.loads(self.data),
+        }
 
     @property
     def sentence(self) -> str:

@@ -1,7 +1,6 @@
 """The one door into the ledger."""
 
 import datetime as dt
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,24 +36,6 @@ def system(part: str) -> Party:
 
 class RecordOutsideTransactionError(RuntimeError):
     """An audit event was written outside the transaction of what it records."""
-
-
-def as_canonical(event: AuditEvent) -> dict[str, object]:
-    """Return the fields of `event` that are hashed, as plain JSON values."""
-    return {
-        "seq": event.seq,
-        "id": str(event.id),
-        "kind": event.kind,
-        "at": event.at.astimezone(dt.UTC).isoformat(timespec="microseconds"),
-        "actor_id": event.actor_id,
-        "actor_label": event.actor_label,
-        "object_type": event.object_type,
-        "object_id": event.object_id,
-        "object_label": event.object_label,
-        "source_address": event.source_address,
-        "outcome": event.outcome,
-        "data": json.loads(event.data),
-    }
 
 
 def _plain(value: object) -> object:
@@ -122,7 +103,7 @@ def record(
         data=canonical_json(_json_object(data or {})).decode(),
         previous_hash=previous,
     )
-    event.leaf_hash = leaf_hash(as_canonical(event))
+    event.leaf_hash = leaf_hash(event.canonical())
     event.hash = link_hash(previous, event.leaf_hash)
     event.save(force_insert=True)
     wakeup.announce(kind.value)

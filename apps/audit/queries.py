@@ -8,7 +8,6 @@ from django.db.models import Q, QuerySet
 
 from apps.audit.chain import GENESIS, leaf_hash, link_hash
 from apps.audit.models import AuditEvent
-from apps.audit.operations import as_canonical
 
 
 def search(
@@ -66,7 +65,7 @@ def verify_chain() -> ChainVerdict:
     for event in AuditEvent.objects.order_by("seq").iterator(chunk_size=2000):
         if event.seq != expected:
             return ChainVerdict(expected - 1, expected, f"number {expected} is missing")
-        leaf = leaf_hash(as_canonical(event))
+        leaf = leaf_hash(event.canonical())
         if leaf != bytes(event.leaf_hash):
             return ChainVerdict(expected - 1, event.seq, "the event was altered")
         if bytes(event.previous_hash) != previous:
@@ -84,7 +83,7 @@ def export_lines(*, first: int = 1) -> Iterator[dict[str, object]]:
         AuditEvent.objects.filter(seq__gte=first).order_by("seq").iterator(2000)
     ):
         yield {
-            "event": as_canonical(event),
+            "event": event.canonical(),
             "leaf_hash": bytes(event.leaf_hash).hex(),
             "hash": bytes(event.hash).hex(),
         }

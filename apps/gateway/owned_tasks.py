@@ -22,20 +22,27 @@ class OwnedTasks:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(
-        self, coroutine: Coroutine[Any, Any, Any], name: str
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        name: str,
+        *,
+        expected: tuple[type[Exception], ...] = (),
     ) -> asyncio.Task[Any]:
-        """Start a task; its failure is logged unless somebody awaits it."""
+        """Start a task; its failure is logged, unless it is an `expected` one that
+        whoever started it looks at."""
         task = asyncio.create_task(coroutine, name=f"{self._owner}: {name}")
         self._tasks.add(task)
-        task.add_done_callback(self._reap)
+        task.add_done_callback(partial(self._reap, expected))
         return task
 
-    def _reap(self, task: asyncio.Task[Any]) -> None:
+    def _reap(
+        self, expected: tuple[type[Exception], ...], task: asyncio.Task[Any]
+    ) -> None:
         self._tasks.discard(task)
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, expected):
             logger.error("%s failed", task.get_name(), exc_info=error)
 
     def __len__(self) -> int:

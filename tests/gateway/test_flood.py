@@ -41,7 +41,7 @@ class TestFloodingAsset:
         return flooding_target()
 
     async def test_r20_an_unread_flood_is_held_back_at_the_asset(self, client):
-        """R20: `cat /dev/zero` on the asset, a client with a huge window that stalls."""
+        """R20: an endless output, and a client with a huge window that stalls."""
         await client.ask(client.here.grant)
         connection = await client.connect()
         process = await connection.create_process(

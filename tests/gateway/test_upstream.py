@@ -116,7 +116,7 @@ async def test_r10_a_changed_host_key_is_blocked_before_the_credential(
         plant = client.here.plant
         for key in client.here.asset.host_keys.all():
             inventory.remove_host_key(
-                key_id=key.pk, by=plant.administrator, now=factories.clock()
+                key_id=key.pk, by=plant.administrator.party, now=factories.clock()
             )
         factories.pin(
             client.here.asset, plant.administrator, plant.second_administrator
@@ -135,7 +135,7 @@ async def test_r39_without_a_pin_nothing_reaches_the_port(client, ssh_binary):
         for key in client.here.asset.host_keys.all():
             inventory.remove_host_key(
                 key_id=key.pk,
-                by=client.here.plant.administrator,
+                by=client.here.plant.administrator.party,
                 now=factories.clock(),
             )
 

@@ -61,8 +61,10 @@ class Eye:
         page.on("console", self._hear)
 
     def _hear(self, message: Any) -> None:
-        # A status is what the page was asked for; a blocked style or script is not.
-        if message.type == "error" and "Failed to load resource" not in message.text:
+        # A status is what the page was asked for, and Django's test server speaks no
+        # WebSocket; a blocked style or script is a fault.
+        expected = ("Failed to load resource", "WebSocket connection to")
+        if message.type == "error" and not message.text.startswith(expected):
             self.problems.append(f"{self.page.url}: console: {message.text}")
 
     def look(self, name: str) -> None:

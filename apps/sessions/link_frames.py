@@ -22,6 +22,7 @@ MAX_PAYLOAD: Final = 1 << 20
 """Bytes; a longer frame is a broken peer."""
 
 _HEAD: Final = struct.Struct(">IB")
+_LENGTH_BYTES: Final = 4
 _SIZE: Final = struct.Struct(">HH")
 _EVENT: Final = struct.Struct(">QBIQ")
 
@@ -145,13 +146,14 @@ class FrameDecoder:
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield the frames complete after `data`. Raises: LinkError."""
         self._buffer += data
-        while len(self._buffer) >= _HEAD.size:
-            length, number = _HEAD.unpack_from(self._buffer)
+        while len(self._buffer) >= _LENGTH_BYTES:
+            length = int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
             if not 1 <= length <= MAX_PAYLOAD + 1:
                 raise LinkError("frame of an impossible length")
-            end = 4 + length
+            end = _LENGTH_BYTES + length
             if len(self._buffer) < end:
                 return
+            number = self._buffer[_LENGTH_BYTES]
             try:
                 kind = FrameType(number)
             except ValueError as error:

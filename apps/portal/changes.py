@@ -79,9 +79,11 @@ class ChangesBridge:
     async def run(self) -> None:
         """Run until cancelled. A database that is away is tried again."""
         loop = asyncio.get_running_loop()
-        forget = wakeup.listen(
-            lambda _topic: loop.call_soon_threadsafe(self._woken.set)
-        )
+
+        def wake(_topic: str) -> None:
+            loop.call_soon_threadsafe(self._woken.set)
+
+        forget = wakeup.listen(wake)
         try:
             self._seq = await _ask_head()
             while True:

@@ -1,11 +1,20 @@
 """Addresses of the WebSockets."""
 
-from django.urls import path
+from typing import Any
+
+from django.urls import URLPattern, path
 
 from apps.portal.consumers import ChangesConsumer, TerminalConsumer, WatchConsumer
 
+
+def _at(route: str, consumer: Any) -> URLPattern:
+    # Django's types know only views; the router of Channels takes ASGI applications.
+    pattern: URLPattern = path(route, consumer.as_asgi())
+    return pattern
+
+
 websocket_urlpatterns = [
-    path("ws/changes/", ChangesConsumer.as_asgi()),
-    path("ws/terminal/<uuid:grant_id>/", TerminalConsumer.as_asgi()),
-    path("ws/watch/<uuid:session_id>/", WatchConsumer.as_asgi()),
+    _at("ws/changes/", ChangesConsumer),
+    _at("ws/terminal/<uuid:grant_id>/", TerminalConsumer),
+    _at("ws/watch/<uuid:session_id>/", WatchConsumer),
 ]

@@ -62,6 +62,7 @@ class RequestForm(forms.Form):
     ) -> None:
         """Offer `accounts`, lengths of time within `rules`, and `services`."""
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.has_targets = bool(accounts)
         target, minutes = self.fields["target"], self.fields["minutes"]
         assert isinstance(target, forms.TypedChoiceField)  # noqa: S101  # for mypy
         target.choices = [("", "Choose"), *target_choices(accounts)]
@@ -86,8 +87,9 @@ class DecisionForm(forms.Form):
     version = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
     minutes = forms.IntegerField(
         label="For how many minutes",
-        required=False,
+        min_value=1,
         help_text="Shorten it if less will do.",
+        error_messages={"required": "Say for how long."},
     )
     comment = forms.CharField(
         max_length=_REASON_LENGTH,
@@ -113,11 +115,8 @@ class DecisionForm(forms.Form):
         minutes = cleaned.get("minutes")
         if cleaned.get("verdict") == "deny" and not cleaned.get("comment"):
             self.add_error("comment", "Say why: the requester is shown it.")
-        if cleaned.get("verdict") == "approve" and "minutes" not in self.errors:
-            if minutes is None:
-                self.add_error("minutes", "Say for how long.")
-            elif minutes > self.asked:
-                self.add_error("minutes", f"Only {self.asked} minutes were asked for.")
+        if isinstance(minutes, int) and minutes > self.asked:
+            self.add_error("minutes", f"Only {self.asked} minutes were asked for.")
         return cleaned
 
 

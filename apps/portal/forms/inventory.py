@@ -20,7 +20,7 @@ from apps.inventory.models import (
 _PLAIN = {"autocapitalize": "none", "autocomplete": "off", "spellcheck": "false"}
 
 
-class ZoneChoiceField(forms.ModelChoiceField):
+class ZoneChoiceField(forms.ModelChoiceField):  # type: ignore[type-arg]
     """Zones named with their site."""
 
     def label_from_instance(self, obj: Any) -> str:
@@ -112,6 +112,14 @@ class AccountForm(forms.Form):
     )
 
 
+class WriteOnlyTextarea(forms.Textarea):
+    """Never writes what was typed into a page, not even to correct it."""
+
+    def format_value(self, value: Any) -> str | None:  # noqa: ARG002  # Django's own
+        """Return nothing to show."""
+        return None
+
+
 class CredentialForm(forms.Form):
     """A password or private key; it is written and never shown again."""
 
@@ -121,13 +129,7 @@ class CredentialForm(forms.Form):
         strip=False,
         help_text="It goes into the vault, sealed. Nobody is shown it again, and it is "
         "replaced on the asset after each session.",
-        widget=forms.Textarea(
-            attrs={
-                "rows": 3,
-                "class": "mono",
-                **_PLAIN,
-            }
-        ),
+        widget=WriteOnlyTextarea(attrs={"rows": 3, "class": "mono", **_PLAIN}),
     )
 
 
@@ -137,7 +139,7 @@ class HostKeyForm(forms.Form):
     text = forms.CharField(
         label="Host key",
         max_length=10_000,
-        help_text="One line, read at the asset itself or from `ssh-keyscan` over a "
+        help_text="One line, read at the asset itself or from ssh-keyscan over a "
         "network you trust. It counts when a second person has confirmed it.",
         widget=forms.Textarea(
             attrs={

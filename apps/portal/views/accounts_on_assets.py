@@ -73,10 +73,6 @@ def store_credential(request: HttpRequest, account_id: uuid.UUID) -> HttpRespons
         else:
             messages.success(request, f"The vault holds the credential of {account}.")
             return redirect("portal:asset-detail", asset_id=account.asset_id)
-    if form.is_bound:
-        # What was typed is never written into a page, not even to correct it.
-        errors, form = form.errors, CredentialForm()
-        form._errors = errors
     return render(
         request,
         "portal/credential_form.html",

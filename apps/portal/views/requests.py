@@ -50,7 +50,7 @@ def new_request(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "portal/request_new.html",
-        {"form": form, "has_targets": len(form.fields["target"].choices) > 1},
+        {"form": form},
         status=_INVALID if form.errors else 200,
     )
 

@@ -20,7 +20,7 @@ import socket
 import string
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -284,6 +284,29 @@ class _OneCredential(asyncssh.SSHClient):
         if password is None or not self._may_send():
             return None
         return password.reveal()
+
+    def kbdint_auth_requested(self) -> str | None:
+        if self._credential.password is None:
+            return None
+        if self._was_sent:
+            self.was_refused = True
+            return None
+        return ""
+
+    def kbdint_challenge_received(
+        self,
+        _name: str,
+        _instructions: str,
+        _lang: str,
+        prompts: Sequence[tuple[str, bool]],
+    ) -> list[str] | None:
+        """Answer the one unechoed prompt there may be (RFC 4256 section 3.2)."""
+        if not prompts:
+            return []
+        if len(prompts) != 1 or prompts[0][1]:
+            return None
+        password = self.password_auth_requested()
+        return None if password is None else [password]
 
     def _may_send(self) -> bool:
         if self._was_sent:
@@ -674,16 +697,17 @@ def _authenticate_by_prompt(
     credential: LoginCredential,
     _remaining: Callable[[], float],
 ) -> tuple[Finding, str]:
-    """Give the password to a target that asks for it (RFC 4256)."""
-    password = credential.password
+    """Give the password to the one unechoed prompt there may be (RFC 4256)."""
     was_given = False
 
     def answer(
         _title: str, _instructions: str, prompts: list[tuple[str, bool]]
     ) -> list[str]:
         nonlocal was_given
-        was_given = was_given or bool(prompts)
-        return [password.reveal() if password else "" for _ in prompts]
+        if credential.password is None or len(prompts) != 1 or prompts[0][1]:
+            return [""] * len(prompts)
+        was_given = True
+        return [credential.password.reveal()]
 
     try:
         further = transport.auth_interactive(target.login, answer)

@@ -1,5 +1,6 @@
 """Rotation and proof against real servers: OpenSSH, asyncssh, and odd ones."""
 
+import asyncio
 import contextlib
 import datetime as dt
 import socket
@@ -19,7 +20,14 @@ from apps.vault.models import Finding
 from apps.vault.secret_values import Secret
 from apps.vault.targets import LoginCredential, RotationError, Target
 from jumpserver.demo.ssh_target import TrackedServer, end_all, listen
-from tests.targets import closing_target, echo_target, hanging_target, in_background
+from jumpserver.demo.sshd import OpenSshd
+from tests.targets import (
+    closing_target,
+    echo_target,
+    hanging_target,
+    in_background,
+    ssh_target,
+)
 from tests.vault.conftest import initial_login, initial_secret, running, whereabouts
 
 SECONDS = 10.0
@@ -261,6 +269,31 @@ def test_a_password_asked_for_by_prompt_is_tried_there():
     assert [attempt.finding for attempt in found] == [Finding.ACCEPTED, Finding.REFUSED]
 
 
+def test_a_password_asked_for_by_prompt_is_tried_there_with_asyncssh_too():
+    with _serving(_AsksForPassword) as target:
+        found = [
+            targets.log_in(
+                target, LoginCredential(password=Secret(text)), seconds=SECONDS
+            ).finding
+            for text in ("right", "wrong")
+        ]
+    assert found == [Finding.ACCEPTED, Finding.REFUSED]
+
+
+class _AsksForMore(_AsksForPassword):
+    def get_kbdint_challenge(self, username, lang, submethods):
+        return "", "", "", [("User: ", True), ("Password: ", False)]
+
+
+def test_a_password_is_given_to_one_hidden_prompt_only():
+    with _serving(_AsksForMore) as target:
+        for try_ in (targets.log_in, targets.prove_dead):
+            attempt = try_(
+                target, LoginCredential(password=Secret("right")), seconds=SECONDS
+            )
+            assert attempt.finding is Finding.NOT_TRIED
+
+
 def test_a_method_that_is_not_on_offer_proves_nothing():
     with _serving(_AsksForPassword) as target:
         attempts = [
@@ -301,6 +334,186 @@ def test_a_connection_that_breaks_off_during_log_in_proves_nothing():
                 target, LoginCredential(password=Secret("any")), seconds=SECONDS
             )
             assert attempt.finding is Finding.NOT_TRIED, try_
+
+
+class _NeverAnswers(TrackedServer):
+    def password_auth_supported(self) -> bool:
+        return True
+
+    async def validate_password(self, username, password):
+        await asyncio.Event().wait()
+
+
+class _AsksAndHangs(_AsksForPassword):
+    async def validate_kbdint_response(self, username, responses):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("server", [_NeverAnswers, _AsksAndHangs])
+def test_a_log_in_without_an_answer_proves_nothing(server):
+    with _serving(server) as target:
+        for try_ in (targets.prove_dead, targets.log_in):
+            attempt = try_(target, LoginCredential(password=Secret("any")), seconds=1)
+            assert attempt.finding is Finding.NOT_TRIED, try_
+
+
+class _AsksAndHangsUp(_AsksForPassword):
+    def validate_kbdint_response(self, username, responses):
+        self.connection.abort()
+        return False
+
+
+def test_a_connection_that_breaks_off_after_the_prompt_proves_nothing():
+    with _serving(_AsksAndHangsUp) as target:
+        attempt = targets.prove_dead(
+            target, LoginCredential(password=Secret("any")), seconds=SECONDS
+        )
+    assert attempt.finding is Finding.NOT_TRIED
+
+
+class _TwoFactorSshd(OpenSshd):
+    """Wants a certificate and then an answer to a prompt."""
+
+    def _configuration(self) -> str:
+        text = super()._configuration()
+        return text.replace(
+            "AuthenticationMethods publickey",
+            "AuthenticationMethods publickey,keyboard-interactive",
+        ).replace("KbdInteractiveAuthentication no", "KbdInteractiveAuthentication yes")
+
+
+def test_one_accepted_factor_of_two_is_no_proof(tmp_path, sshd_binary):
+    private, line = generate_authority()
+    now = dt.datetime.now(dt.UTC)
+    certificate = issue_certificate(
+        authority=private,
+        principal="historian",
+        key_id="test",
+        serial=1,
+        now=now,
+        deadline=now + dt.timedelta(minutes=10),
+        login_seconds=30,
+    )
+    credential = LoginCredential(
+        private_key=certificate.private_key, certificate=certificate.line
+    )
+    with running(_TwoFactorSshd(tmp_path / "scada", Path(sshd_binary))) as scada:
+        Path(scada.describe()["user_ca_file"]).write_text(f"{line}\n")
+        target = whereabouts(scada)
+        attempt = targets.prove_dead(target, credential, seconds=SECONDS)
+        assert attempt.finding is Finding.ACCEPTED
+        assert attempt.answer == "accepted as the first of several factors"
+        attempt = targets.log_in(target, credential, seconds=SECONDS)
+        assert attempt.finding is Finding.NOT_TRIED
+
+
+def test_a_target_without_files_keeps_its_key():
+    with in_background(echo_target()) as echo:
+        assert echo.client_key is not None
+        text = echo.client_key.export_private_key("openssh").decode()
+        with pytest.raises(RotationError) as refused:
+            _rotate(_echo_whereabouts(echo), LoginCredential(private_key=Secret(text)))
+    assert refused.value.finding is Finding.NOT_ROTATED
+
+
+def test_a_file_of_keys_over_a_mebibyte_is_left_alone(hmi):
+    old = initial_login(hmi)
+    with hmi.authorized_keys.open("ab") as file:
+        file.write(b"# padding\n" * 120_000)
+    before = hmi.authorized_keys.read_bytes()
+    with pytest.raises(RotationError, match="over 1 MiB"):
+        _rotate(whereabouts(hmi), old)
+    assert hmi.authorized_keys.read_bytes() == before
+
+
+def _change_password(program, **changes):
+    """Run the switch's dialogue against a shell that is `program`."""
+    with in_background(ssh_target(program)) as shell:
+        targets.rotate_password(
+            _echo_whereabouts(shell, **changes),
+            old=Secret(shell.password),
+            new=targets.new_password(),
+            dialogue=SWITCH,
+            seconds=1,
+        )
+
+
+async def _hang_up(_target, process):
+    process.stdout.write(b"sw#")
+    process.exit(0)
+
+
+async def _say_nothing(_target, process):
+    await process.stdin.read()
+
+
+async def _ask_once(_target, process):
+    process.stdout.write(b"sw#")
+    await process.stdin.read(1)
+    process.stdout.write(b"\r\nCurrent password: ")
+    await process.stdin.read()
+
+
+async def _lie(_target, process):
+    process.stdout.write(b"sw#")
+    for prompt in (b"Current password: ", b"New password: ", b"Confirm: "):
+        while b"\r" not in await process.stdin.read(100):
+            pass
+        process.stdout.write(b"\r\n" + prompt)
+    while b"\r" not in await process.stdin.read(100):
+        pass
+    process.stdout.write(b"\r\nPassword changed.\r\nsw#")
+    await process.stdin.read()
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (_hang_up, "waited for the current password"),
+        (_say_nothing, "no answer in time: waited for a prompt for commands"),
+        (_ask_once, "no answer in time: waited for the new password"),
+        (_lie, "the new password: authentication refused"),
+    ],
+)
+def test_a_dialogue_that_goes_wrong_says_where(program, words):
+    with pytest.raises(RotationError, match=words) as refused:
+        _change_password(program)
+    assert refused.value.finding is Finding.NOT_ROTATED
+
+
+def test_a_pin_that_the_profile_does_not_allow_is_said_so():
+    line = ssh_keys.public_line(ssh_keys.generate_key())
+    with in_background(closing_target()) as odd:
+        attempt = targets.prove_dead(
+            _echo_whereabouts(odd, host_keys=(line,), profile=LEGACY_SHA1),
+            _new_key()[0],
+            seconds=SECONDS,
+        )
+        assert odd.connections == 0
+    assert attempt.finding is Finding.NOT_TRIED
+    assert "of a kind its profile allows" in attempt.answer
+
+
+def test_a_key_is_replaced_and_tried_whatever_its_kind(hmi):
+    """RSA and ECDSA keys, such as an administrator may have put into the vault."""
+    old = initial_login(hmi)
+    for signatures in (("ecdsa-sha2-nistp256",), ("rsa-sha2-512",)):
+        key = ssh_keys.generate_key(signatures)
+        new = LoginCredential(private_key=ssh_keys.private_text(key))
+        hmi.authorized_keys.write_text(_line_of(old) + "\n")
+        targets.rotate_key(
+            whereabouts(hmi),
+            old=old,
+            old_line=_line_of(old),
+            new=new,
+            new_line=_line_of(new),
+            seconds=SECONDS,
+        )
+        attempt = targets.prove_dead(whereabouts(hmi), new, seconds=SECONDS)
+        assert attempt.finding is Finding.ACCEPTED
+        assert _rotate(whereabouts(hmi), new).private_key is not None
+        attempt = targets.prove_dead(whereabouts(hmi), new, seconds=SECONDS)
+        assert attempt.finding is Finding.REFUSED
 
 
 def _free_port() -> int:

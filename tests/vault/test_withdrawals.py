@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 
 from apps.audit import queries as ledger
 from apps.audit.kinds import Kind
@@ -494,6 +494,71 @@ def _at_once(work, count: int) -> list[RevocationReceipt | None]:
         thread.join(40)
     assert len(results) == count
     return results
+
+
+class _Interrupted(Clock):
+    """Lets another worker, a minute later, do everything at the n-th reading."""
+
+    def __init__(self, leased: LeasedCredential, other: Clock, at: int) -> None:
+        super().__init__()
+        self.now = other.now
+        self._leased, self._other, self._at = leased, other, at
+        self.receipt: RevocationReceipt | None = None
+
+    def __call__(self) -> dt.datetime:
+        self.reads += 1
+        if self.reads == self._at:
+            assert not connection.in_atomic_block
+            self._other.forward(61)
+            self.receipt = _withdraw(self._leased, self._other)
+        return self.now
+
+
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_a_worker_that_was_too_slow_changes_nothing_any_more(hmi, time, at):
+    account = _register(hmi)
+    leased = _lease(account, time.now)
+    _end(leased, time)
+    slow = _Interrupted(leased, time, at)
+    assert _withdraw(leased, slow) is None
+    assert slow.receipt is not None
+    assert list(RevocationReceipt.objects.all()) == [slow.receipt]
+    assert len(_audited(Kind.CREDENTIAL_ROTATED)) == 1
+    assert len(_audited(Kind.LEASE_PROVED_DEAD)) == 1
+    lease = Lease.objects.get(pk=leased.lease_id)
+    assert (lease.state, lease.try_again_at) == (LeaseState.PROVED_DEAD, None)
+    assert _finding(hmi, _lease(account, time.now)) is Finding.ACCEPTED
+
+
+def test_a_worker_without_the_claim_does_not_call_the_lease_open(hmi, time):
+    """Its network trouble is no news about a lease that another worker has."""
+    account = _register(hmi)
+    leased = _lease(account, time.now)
+    port = account.asset.port
+    _end(leased, time)
+    with in_background(hanging_target()) as hanging:
+        _move(account, hanging.port)
+        results: list[RevocationReceipt | None] = []
+
+        def work() -> None:
+            try:
+                results.append(_withdraw(leased, time))
+            finally:
+                connections.close_all()
+
+        slow = threading.Thread(target=work)
+        slow.start()
+        deadline = clock() + dt.timedelta(seconds=10)
+        while not hanging.connections:
+            assert clock() < deadline
+        _move(account, port)
+        later = Clock()
+        later.now = time.now + dt.timedelta(seconds=61)
+        assert _withdraw(leased, later) is not None
+        slow.join(30)
+    assert results == [None]
+    assert Lease.objects.get(pk=leased.lease_id).state == LeaseState.PROVED_DEAD
+    assert _audited(Kind.LEASE_STILL_OPEN) == []
 
 
 def test_a_lease_in_use_is_not_withdrawn(hmi, time):

@@ -174,6 +174,9 @@ def test_the_theme_is_chosen_and_remembered(
             page.reload()
             assert page.evaluate(background) == dark
             assert page.locator("[aria-pressed=true]").inner_text() == "Dark"
+            page.emulate_media(media="print")
+            assert page.evaluate(background) == light
+            page.emulate_media(media="screen")
             page.click("text=Auto")
             assert page.evaluate(background) == light
             page.emulate_media(color_scheme="dark")

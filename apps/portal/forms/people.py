@@ -65,13 +65,12 @@ class AddPersonForm(PersonForm):
 class SiteForm(forms.Form):
     """One site a person shall belong to."""
 
-    site = forms.ModelChoiceField(Site.objects.none(), empty_label="Choose a site")
-
     def __init__(self, *args: object, person: User, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        field = self.fields["site"]
-        assert isinstance(field, forms.ModelChoiceField)  # noqa: S101  # for mypy
-        field.queryset = Site.objects.exclude(memberships__user=person).order_by("name")
+        self.fields["site"] = forms.ModelChoiceField(
+            Site.objects.exclude(memberships__user=person).order_by("name"),
+            empty_label="Choose a site",
+        )
 
 
 class PeopleFilterForm(forms.Form):

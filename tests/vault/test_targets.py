@@ -382,6 +382,37 @@ class _TwoFactorSshd(OpenSshd):
         ).replace("KbdInteractiveAuthentication no", "KbdInteractiveAuthentication yes")
 
 
+class _KeySshd(OpenSshd):
+    """Takes keys from `home`/.ssh/authorized_keys; SFTP begins in `home`."""
+
+    home: Path
+
+    def _configuration(self) -> str:
+        text = super()._configuration()
+        return text.replace(
+            "AuthorizedKeysFile none",
+            f"AuthorizedKeysFile {self.home}/.ssh/authorized_keys",
+        ).replace("internal-sftp", f"internal-sftp -d {self.home}")
+
+
+def test_a_key_is_rotated_on_openssh(tmp_path, sshd_binary):
+    old = _new_key()[0]
+    sshd = _KeySshd(tmp_path / "sshd", Path(sshd_binary))
+    sshd.home = tmp_path / "home"
+    file = sshd.home / ".ssh" / "authorized_keys"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"# plant\nno-pty {_line_of(old)} vault\n")
+    with running(sshd):
+        target = whereabouts(sshd)
+        new = _rotate(target, old)
+        assert file.read_text() == f"# plant\nno-pty {_line_of(new)} vault\n"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert [path.name for path in file.parent.iterdir()] == [file.name]
+        dead = targets.prove_dead(target, old, seconds=SECONDS)
+        alive = targets.prove_dead(target, new, seconds=SECONDS)
+    assert (dead.finding, alive.finding) == (Finding.REFUSED, Finding.ACCEPTED)
+
+
 def test_one_accepted_factor_of_two_is_no_proof(tmp_path, sshd_binary):
     private, line = generate_authority()
     now = dt.datetime.now(dt.UTC)

@@ -20,8 +20,6 @@ from apps.audit import wakeup
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
-# Somebody else changed something; which topic is not known.
-_UNKNOWN = "unknown"
 
 
 async def hear_other_processes() -> None:
@@ -41,7 +39,7 @@ async def _poll_data_version() -> None:
         while True:
             version = database.execute("PRAGMA data_version").fetchone()[0]
             if last is not None and version != last:
-                wakeup.deliver(_UNKNOWN)
+                wakeup.deliver(wakeup.UNKNOWN)
             last = version
             await asyncio.sleep(_POLL_SECONDS)
     finally:
@@ -70,6 +68,6 @@ async def _listen() -> None:
     )
     async with listener:
         await listener.execute(f"LISTEN {wakeup.CHANNEL}")
-        wakeup.deliver(_UNKNOWN)
+        wakeup.deliver(wakeup.UNKNOWN)
         async for notice in listener.notifies():
             wakeup.deliver(notice.payload)

@@ -14,6 +14,8 @@ from django.db import connection, transaction
 logger = logging.getLogger(__name__)
 
 CHANNEL = "sluice_wakeup"
+# Another process changed something and did not say what.
+UNKNOWN = "unknown"
 
 _listeners: list[Callable[[str], None]] = []
 _lock = threading.Lock()

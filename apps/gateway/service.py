@@ -22,6 +22,7 @@ from apps.gateway.server import Door, Engineer, EngineerConnection
 from apps.gateway.terminal_link import TerminalLink
 from apps.gateway.upstream import MAX_PACKET, WINDOW, UpstreamSettings
 from apps.gateway.watchdog import Watchdog, WatchdogSettings
+from apps.gateway.withdrawals import Withdrawals
 from apps.recordings.writer import RecorderThread
 from apps.sessions import operations as sessions
 from apps.sessions.lifecycle import EndReason
@@ -69,6 +70,7 @@ class GatewayService:
         self._server: asyncio.AbstractServer | None = None
         self._link: TerminalLink | None = None
         self._watchdog: Watchdog | None = None
+        self._withdrawals: Withdrawals | None = None
         self._core: Core | None = None
         self._door: Door | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -135,6 +137,8 @@ class GatewayService:
         self._watchdog = Watchdog(self._core, settings.watchdog, self._given_up)
         self._supervise(self._watchdog.run, "watchdog")
         self._supervise(self._watchdog.run_heartbeat, "heartbeat")
+        self._withdrawals = Withdrawals(settings.name)
+        self._supervise(self._withdrawals.run, "withdrawals")
         self._link = TerminalLink(self._core, link_path)
         await self._link.start()
         await self._server.start_serving()
@@ -212,6 +216,8 @@ class GatewayService:
         await self._tasks.cancel()
         await asyncio.to_thread(self._stop_recorder_thread)
         await self._stop_services()
+        if self._withdrawals is not None:
+            await self._withdrawals.close()
         await self._say_stopped()
         await self._blocking.close()
         if self._server is not None:

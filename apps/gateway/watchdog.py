@@ -68,7 +68,7 @@ class Watchdog:
 
     def _changed(self, topic: str) -> None:
         """Wake up; called in the thread that committed a change."""
-        if topic.startswith(_TOPICS):
+        if topic == wakeup.UNKNOWN or topic.startswith(_TOPICS):
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def run(self) -> None:

@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.models import Grant
@@ -13,6 +13,7 @@ from apps.accounts.models import User
 from apps.inventory.queries import is_member, sites_of
 from apps.sessions.lifecycle import EndReason
 from apps.sessions.models import GatewayNode, Session
+from apps.vault.models import Lease, LeaseState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,3 +141,28 @@ def may_terminate(user: User, session: Session) -> Allowed | Denied:
 def running_gateways() -> QuerySet[GatewayNode]:
     """Return the gateways that have not stopped or been lost."""
     return GatewayNode.objects.filter(stopped_at=None)
+
+
+def leases_to_withdraw(
+    *, gateway_name: str, now: dt.datetime
+) -> tuple[list[uuid.UUID], dt.datetime | None]:
+    """Return the ended leases of this gateway's sessions that are due, and when the
+    next one is.
+
+    Also those of earlier processes of the same name.
+    """
+    waiting = (
+        Lease.objects.filter(
+            session__gateway__name=gateway_name,
+            state__in=[LeaseState.WITHDRAWING, LeaseState.OPEN],
+        )
+        .order_by(F("try_again_at").asc(nulls_first=True), "id")
+        .values_list("pk", "try_again_at")
+    )
+    due, later = [], []
+    for lease_id, at in waiting:
+        if at is None or at <= now:
+            due.append(lease_id)
+        else:
+            later.append(at)
+    return due, min(later, default=None)

@@ -25,6 +25,7 @@ from apps.vault.certificates import (
     issue_certificate,
 )
 from apps.vault.leases import LeasedCredential
+from apps.vault.login_credentials import LoginCredential, packed
 from apps.vault.models import (
     AccountCredential,
     CertificateAuthority,
@@ -42,11 +43,9 @@ from apps.vault.stored import (
     lock_account,
     next_version,
     open_secret,
-    packed,
     retire,
     seal_secret,
 )
-from apps.vault.targets import LoginCredential
 from apps.vault.withdrawals import LeaseInUseError, withdraw_lease
 
 __all__ = [

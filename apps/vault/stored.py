@@ -6,7 +6,6 @@ event of its own.
 
 import base64
 import datetime as dt
-import json
 import uuid
 
 from django.conf import settings
@@ -14,10 +13,10 @@ from django.db.models import Max
 
 from apps.inventory.models import CredentialKind, TargetAccount
 from apps.vault import ssh_keys
+from apps.vault.login_credentials import LoginCredential
 from apps.vault.models import AccountCredential, StoredSecret
 from apps.vault.sealing import KeyEncryptionKey, SealedSecret, seal, unseal
 from apps.vault.secret_values import Secret
-from apps.vault.targets import LoginCredential
 
 
 def seal_secret(*, purpose: str, secret: Secret, now: dt.datetime) -> StoredSecret:
@@ -97,23 +96,3 @@ def as_login(stored: AccountCredential) -> LoginCredential:
     if stored.kind == CredentialKind.PASSWORD:
         return LoginCredential(password=secret)
     return LoginCredential(private_key=secret)
-
-
-def packed(credential: LoginCredential) -> Secret:
-    """Return `credential` as one secret (JSON), to be sealed with its lease."""
-    parts = {
-        "private_key": credential.private_key and credential.private_key.reveal(),
-        "certificate": credential.certificate,
-        "password": credential.password and credential.password.reveal(),
-    }
-    return Secret(json.dumps({name: part for name, part in parts.items() if part}))
-
-
-def unpacked(text: Secret) -> LoginCredential:
-    """Return what `packed` was given."""
-    parts: dict[str, str] = json.loads(text.reveal())
-    return LoginCredential(
-        private_key=Secret(parts["private_key"]) if "private_key" in parts else None,
-        certificate=parts.get("certificate"),
-        password=Secret(parts["password"]) if "password" in parts else None,
-    )

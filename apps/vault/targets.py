@@ -14,10 +14,7 @@ and the receipt says so.
 import asyncio
 import contextlib
 import io
-import ipaddress
 import secrets
-import socket
-import string
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -26,23 +23,17 @@ from typing import Any, TypeVar, cast
 
 import asyncssh
 import paramiko
-from django.conf import settings
 
-from apps.inventory.addresses import refusal
-from apps.inventory.crypto_profiles import MODERN, PROFILES, CryptoProfile
-from apps.inventory.models import TargetAccount
-from apps.inventory.queries import pinned_host_keys
+from apps.inventory.crypto_profiles import MODERN, CryptoProfile
 from apps.vault.authorized_keys import KeyNotListedError, replace_key
 from apps.vault.dialogues import Conversation, Dialogue, Progress
+from apps.vault.login_credentials import LoginCredential
 from apps.vault.models import Finding
 from apps.vault.secret_values import Secret
+from apps.vault.whereabouts import NotReachedError, Target, dial, host_key_algorithms
 
 _AUTHORIZED_KEYS = ".ssh/authorized_keys"
 _LONGEST_FILE = 1024 * 1024
-_LONGEST_ANSWER = 200
-_PASSWORD_LETTERS = string.ascii_letters + string.digits
-# 24 letters and digits are 142 bits; some old devices take no other characters.
-_PASSWORD_LENGTH = 24
 _CLOSE_SECONDS = 2
 _PYTHON_KEYS: dict[str, type[paramiko.PKey]] = {
     "ssh-ed25519": paramiko.Ed25519Key,
@@ -51,37 +42,8 @@ _PYTHON_KEYS: dict[str, type[paramiko.PKey]] = {
     "ecdsa-sha2-nistp384": paramiko.ECDSAKey,
     "ecdsa-sha2-nistp521": paramiko.ECDSAKey,
 }
-_RSA_HOST_ALGORITHMS = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where to log in as whom; `host_keys` are pinned OpenSSH lines."""
-
-    name: str
-    address: str
-    port: int
-    login: str
-    host_keys: tuple[str, ...]
-    profile: CryptoProfile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginCredential:
-    """A private key (OpenSSH PEM), perhaps with a certificate line, or a password."""
-
-    private_key: Secret | None = None
-    certificate: str | None = None
-    password: Secret | None = None
-
-    def without_secrets(self, text: str) -> str:
-        """Return `text`, which a target sent, fit for a log or a receipt."""
-        if self.password is not None:
-            text = text.replace(self.password.reveal(), "<secret>")
-        printable = "".join(c if c.isprintable() else " " for c in text)
-        return " ".join(printable.split())[:_LONGEST_ANSWER]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,41 +61,6 @@ class RotationError(Exception):
     def __init__(self, finding: Finding, message: str) -> None:
         super().__init__(message)
         self.finding = finding
-
-
-class _NotReachedError(Exception):
-    """The target was not reached at all, for a reason found before any log-in."""
-
-    def __init__(self, finding: Finding, message: str) -> None:
-        super().__init__(message)
-        self.finding = finding
-
-
-def target_of(account: TargetAccount) -> Target:
-    """Return where `account` is now: address, pinned host keys, crypto profile."""
-    asset = account.asset
-    return Target(
-        name=asset.name,
-        address=asset.address,
-        port=asset.port,
-        login=account.login,
-        host_keys=pinned_host_keys(asset.pk),
-        profile=PROFILES[asset.crypto_profile],
-    )
-
-
-def new_password() -> Secret:
-    """Return a random password of 24 letters and digits, at least one of each kind."""
-    while True:
-        text = "".join(
-            secrets.choice(_PASSWORD_LETTERS) for _ in range(_PASSWORD_LENGTH)
-        )
-        if (
-            any(c.islower() for c in text)
-            and any(c.isupper() for c in text)
-            and any(c.isdigit() for c in text)
-        ):
-            return Secret(text)
 
 
 def log_in(target: Target, credential: LoginCredential, *, seconds: float) -> Attempt:
@@ -169,7 +96,7 @@ def rotate_key(
     Logs in with `old`, replaces that key's line (options and all other lines stay) by
     way of a temporary file and a rename, then logs in with `new`; the first connection
     stays open meanwhile, and if the target refuses the new key the file is put back.
-    Takes at most three times `seconds`.
+    Takes at most four times `seconds`.
 
     Raises: RotationError; REFUSED when `old` does not log in.
     """
@@ -195,66 +122,6 @@ def _in_own_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run(work)
     work.close()
     raise RuntimeError("targets are for worker threads, not for an event loop")
-
-
-def _dial(target: Target, seconds: float) -> socket.socket:
-    """Return a connection to the first of the target's addresses that answers.
-
-    The addresses that were checked are the ones connected to, so that a name cannot
-    point elsewhere a moment later.
-    Raises: _NotReachedError, OSError.
-    """
-    ends = time.monotonic() + seconds
-    error: OSError | None = None
-    for address in _addresses(target):
-        left = ends - time.monotonic()
-        if left <= 0:
-            break
-        try:
-            return socket.create_connection((address, target.port), left)
-        except OSError as failure:
-            error = failure
-    raise error or TimeoutError
-
-
-def _addresses(target: Target) -> list[str]:
-    """Return the IP addresses of the target, all of which may be connected to.
-
-    Raises: _NotReachedError, also for a name with any address that no target may have
-    (R26).
-    """
-    try:
-        found = socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise _NotReachedError(
-            Finding.NOT_TRIED, f"its name is unknown: {error.strerror}"
-        ) from None
-    addresses = [str(entry[4][0]) for entry in found]
-    if not settings.ALLOW_LOCAL_TARGETS:
-        for address in addresses:
-            reason = refusal(ipaddress.ip_address(address.partition("%")[0]))
-            if reason:
-                raise _NotReachedError(
-                    Finding.NOT_TRIED, f"{address} cannot be a target: {reason}"
-                )
-    return addresses
-
-
-def _host_key_algorithms(target: Target) -> list[str]:
-    """Return the profile's host key algorithms that a pinned key can answer (R38).
-
-    Raises: _NotReachedError, also for an asset without a pinned key (R39).
-    """
-    if not target.host_keys:
-        raise _NotReachedError(Finding.NOT_TRIED, "the asset has no pinned host key")
-    kinds = {line.split()[0] for line in target.host_keys}
-    wanted = kinds | (set(_RSA_HOST_ALGORITHMS) if "ssh-rsa" in kinds else set())
-    algorithms = [name for name in target.profile.host_keys if name in wanted]
-    if not algorithms:
-        raise _NotReachedError(
-            Finding.NOT_TRIED, "no pinned host key is of a kind its profile allows"
-        )
-    return algorithms
 
 
 class _OneCredential(asyncssh.SSHClient):
@@ -319,7 +186,7 @@ class _OneCredential(asyncssh.SSHClient):
 async def _connect(
     target: Target, client: _OneCredential, credential: LoginCredential, seconds: float
 ) -> asyncssh.SSHClientConnection:
-    """Raises: _NotReachedError, OSError (also TimeoutError), asyncssh.Error."""
+    """Raises: NotReachedError, OSError (also TimeoutError), asyncssh.Error."""
     async with asyncio.timeout(seconds):
         return await _open(target, client, credential, seconds)
 
@@ -327,8 +194,8 @@ async def _connect(
 async def _open(
     target: Target, client: _OneCredential, credential: LoginCredential, seconds: float
 ) -> asyncssh.SSHClientConnection:
-    algorithms = _host_key_algorithms(target)
-    dialled = await asyncio.to_thread(_dial, target, seconds)
+    algorithms = host_key_algorithms(target)
+    dialled = await asyncio.to_thread(dial, target, seconds)
     has_password = credential.password is not None
     connection, _ = await asyncssh.create_connection(
         lambda: client,
@@ -377,7 +244,7 @@ def _attempt_of(
     error: Exception, client: _OneCredential, credential: LoginCredential
 ) -> tuple[Finding, str]:
     """Return the finding and the words for a log-in that failed."""
-    if isinstance(error, _NotReachedError):
+    if isinstance(error, NotReachedError):
         return error.finding, str(error)
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return Finding.WRONG_HOST_KEY, "its host key is not the pinned one"
@@ -413,7 +280,7 @@ async def _log_in(
     client = _OneCredential(credential)
     try:
         connection = await _connect(target, client, credential, seconds)
-    except (_NotReachedError, OSError, asyncssh.Error) as error:
+    except (NotReachedError, OSError, asyncssh.Error) as error:
         finding, answer = _attempt_of(error, client, credential)
         return Attempt(finding, answer, tried_by)
     await _close(connection)
@@ -467,7 +334,7 @@ async def _connect_to_rotate(
     client = _OneCredential(credential)
     try:
         return await _connect(target, client, credential, seconds)
-    except (_NotReachedError, OSError, asyncssh.Error) as error:
+    except (NotReachedError, OSError, asyncssh.Error) as error:
         raise RotationError(*_attempt_of(error, client, credential)) from None
 
 
@@ -598,7 +465,7 @@ def _try_with_paramiko(
         except _AsksByPromptError:
             # On a new connection, as not every server takes a second service request.
             continue
-        except _NotReachedError as error:
+        except NotReachedError as error:
             finding, answer = error.finding, str(error)
         except TimeoutError:
             answer = "no answer in time"
@@ -610,8 +477,8 @@ def _try_with_paramiko(
 
 def _transport(target: Target, remaining: Callable[[], float]) -> paramiko.Transport:
     """Return a transport after its key exchange; the host key is yet to be compared."""
-    algorithms = _host_key_algorithms(target)
-    connection = _dial(target, remaining())
+    algorithms = host_key_algorithms(target)
+    connection = dial(target, remaining())
     try:
         transport = paramiko.Transport(connection)
     except BaseException:

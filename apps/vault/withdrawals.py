@@ -22,6 +22,7 @@ from apps.inventory.models import CredentialKind
 from apps.vault import ssh_keys, targets
 from apps.vault.dialogues import dialogue_for
 from apps.vault.lifecycle import TRANSITIONS, LeaseStep
+from apps.vault.login_credentials import LoginCredential, new_password, unpacked
 from apps.vault.models import (
     AccountCredential,
     Finding,
@@ -39,17 +40,17 @@ from apps.vault.stored import (
     open_secret,
     retire,
     seal_secret,
-    unpacked,
 )
-from apps.vault.targets import Attempt, LoginCredential, RotationError, Target
+from apps.vault.targets import Attempt, RotationError
+from apps.vault.whereabouts import Target, target_of
 
 logger = logging.getLogger(__name__)
 
 _SHORTEST_BACK_OFF = dt.timedelta(seconds=1)
 _LONGEST_BACK_OFF = dt.timedelta(minutes=5)
-# A rotation takes at most three connect times, and a claim is renewed before each
-# step; a worker that died is thus replaced after four.
-_CLAIM_CONNECT_TIMES = 4
+# A rotation takes at most four connect times, and a claim is renewed before each step;
+# a worker that died is thus replaced after five.
+_CLAIM_CONNECT_TIMES = 5
 _ERROR_LENGTH = 300
 _PARTY = audit.system("vault")
 
@@ -144,7 +145,7 @@ class _Withdrawal:
     @property
     def target(self) -> Target:
         """Return where the lease's account is, with the keys pinned now."""
-        return targets.target_of(self.lease.account)
+        return target_of(self.lease.account)
 
     def withdraw(self) -> str:
         """Make the credential useless; return what was done, for the receipt.
@@ -401,7 +402,7 @@ class _Withdrawal:
 def _next_secret(kind: str, signatures: tuple[str, ...]) -> tuple[Secret, str]:
     """Return (new secret, its public line; empty for a password)."""
     if kind == CredentialKind.PASSWORD:
-        return targets.new_password(), ""
+        return new_password(), ""
     key = ssh_keys.generate_key(signatures)
     return ssh_keys.private_text(key), ssh_keys.public_line(key)
 

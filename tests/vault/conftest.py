@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from apps.inventory.crypto_profiles import PROFILES
+from apps.vault.login_credentials import LoginCredential
 from apps.vault.secret_values import Secret
-from apps.vault.targets import LoginCredential, Target
+from apps.vault.whereabouts import Target
 from jumpserver.demo.hmi import PumpHmi
 from jumpserver.demo.ssh_target import PlantTarget
 from jumpserver.demo.sshd import OpenSshd

@@ -16,9 +16,11 @@ from apps.inventory.crypto_profiles import LEGACY_SHA1, MODERN
 from apps.vault import ssh_keys, targets
 from apps.vault.certificates import generate_authority, issue_certificate
 from apps.vault.dialogues import SWITCH, UNIX
+from apps.vault.login_credentials import LoginCredential, new_password
 from apps.vault.models import Finding
 from apps.vault.secret_values import Secret
-from apps.vault.targets import LoginCredential, RotationError, Target
+from apps.vault.targets import RotationError
+from apps.vault.whereabouts import Target
 from jumpserver.demo.ssh_target import TrackedServer, end_all, listen
 from jumpserver.demo.sshd import OpenSshd
 from tests.targets import (
@@ -161,7 +163,7 @@ def test_a_rotated_password_is_dead_on_an_old_switch(switch):
     target, old, new = (
         whereabouts(switch),
         initial_secret(switch),
-        targets.new_password(),
+        new_password(),
     )
     targets.rotate_password(target, old=old, new=new, dialogue=SWITCH, seconds=SECONDS)
     dead = targets.prove_dead(target, LoginCredential(password=old), seconds=SECONDS)
@@ -189,7 +191,7 @@ def test_a_dialogue_that_does_not_fit_ends_in_time(switch):
         targets.rotate_password(
             whereabouts(switch),
             old=initial_secret(switch),
-            new=targets.new_password(),
+            new=new_password(),
             dialogue=UNIX,
             seconds=2,
         )
@@ -199,7 +201,7 @@ def test_passwords_are_proved_dead_by_paramiko_where_it_can():
     with in_background(echo_target()) as echo:
         target = _echo_whereabouts(echo)
         right = LoginCredential(password=Secret(echo.password))
-        wrong = LoginCredential(password=targets.new_password())
+        wrong = LoginCredential(password=new_password())
         accepted = targets.prove_dead(target, right, seconds=SECONDS)
         refused = targets.prove_dead(target, wrong, seconds=SECONDS)
     assert accepted.finding is Finding.ACCEPTED
@@ -463,7 +465,7 @@ def _change_password(program, **changes):
         targets.rotate_password(
             _echo_whereabouts(shell, **changes),
             old=Secret(shell.password),
-            new=targets.new_password(),
+            new=new_password(),
             dialogue=SWITCH,
             seconds=1,
         )
@@ -697,7 +699,7 @@ async def test_an_event_loop_is_no_place_for_this():
 
 
 def test_new_passwords_are_long_mixed_and_never_the_same():
-    made = {targets.new_password().reveal() for _ in range(50)}
+    made = {new_password().reveal() for _ in range(50)}
     assert len(made) == 50
     for text in made:
         assert len(text) == 24
@@ -713,7 +715,7 @@ def test_no_secret_is_logged(hmi, switch, caplog):
     old = initial_login(hmi)
     new = _rotate(whereabouts(hmi), old)
     targets.prove_dead(whereabouts(hmi), old, seconds=SECONDS)
-    password, next_password = initial_secret(switch), targets.new_password()
+    password, next_password = initial_secret(switch), new_password()
     targets.rotate_password(
         whereabouts(switch),
         old=password,

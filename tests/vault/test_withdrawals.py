@@ -18,6 +18,7 @@ from apps.inventory.models import HostKey, TargetAccount
 from apps.vault import operations, queries, ssh_keys, targets, tasks
 from apps.vault.dialogues import SWITCH
 from apps.vault.leases import LeasedCredential
+from apps.vault.login_credentials import LoginCredential
 from apps.vault.models import (
     AccountCredential,
     Finding,
@@ -27,7 +28,6 @@ from apps.vault.models import (
     StoredSecret,
 )
 from apps.vault.secret_values import Secret
-from apps.vault.targets import LoginCredential
 from tests import factories
 from tests.factories import SET_UP, clock
 from tests.targets import hanging_target, in_background

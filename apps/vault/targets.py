@@ -18,7 +18,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import asyncssh
@@ -77,9 +77,20 @@ def prove_dead(
     key was checked. A connection that broke off, a time-out or a method that is not on
     offer proves nothing and is NOT_TRIED. Takes at most `seconds`.
     """
+    ends = time.monotonic() + seconds
+    spoken = target.profile.name
     if target.profile.name == MODERN.name:
-        return _try_with_paramiko(target, credential, seconds)
-    return log_in(target, credential, seconds=seconds)
+        try:
+            return _try_with_paramiko(target, credential, seconds)
+        except paramiko.ssh_exception.IncompatiblePeer:
+            # Such as a target that offers ChaCha20 only.
+            spoken = "what this target offers"
+    attempt = log_in(target, credential, seconds=max(ends - time.monotonic(), 0.1))
+    return replace(
+        attempt,
+        tried_by=f"{attempt.tried_by}, fresh connection; "
+        f"paramiko does not speak {spoken}",
+    )
 
 
 def rotate_key(
@@ -275,8 +286,6 @@ async def _log_in(
     target: Target, credential: LoginCredential, seconds: float
 ) -> Attempt:
     tried_by = f"asyncssh {asyncssh.__version__}"
-    if target.profile.name != MODERN.name:
-        tried_by += f", fresh connection; paramiko does not speak {target.profile.name}"
     client = _OneCredential(credential)
     try:
         connection = await _connect(target, client, credential, seconds)
@@ -445,6 +454,7 @@ class _AsksByPromptError(Exception):
 def _try_with_paramiko(
     target: Target, credential: LoginCredential, seconds: float
 ) -> Attempt:
+    """Raises: paramiko.ssh_exception.IncompatiblePeer without a common algorithm."""
     ends = time.monotonic() + seconds
     tried_by = f"paramiko {paramiko.__version__}"
 
@@ -469,6 +479,8 @@ def _try_with_paramiko(
             finding, answer = error.finding, str(error)
         except TimeoutError:
             answer = "no answer in time"
+        except paramiko.ssh_exception.IncompatiblePeer:
+            raise
         except (OSError, EOFError, paramiko.SSHException) as error:
             answer = f"could not be reached: {_reason(error)}"
         break

@@ -11,19 +11,16 @@ from apps.vault import operations
 logger = logging.getLogger(__name__)
 
 
-# A target that does not answer takes its time, and other sweeps share the worker.
-_LONGEST_SWEEP = dt.timedelta(seconds=15)
-
-
 @shared_task(name="vault.sweep", ignore_result=True)
-def sweep() -> None:
+def sweep(*, seconds: float = 15) -> None:
     """Withdraw every lease that is due; one that fails does not stop the others.
 
-    What is left after 15 seconds waits for the next sweep, oldest due first.
+    Targets that do not answer take their time and other sweeps share the worker: what
+    is left after `seconds` waits for the next sweep, oldest due first.
     """
     began = timezone.now()
     for lease_id in operations.due_withdrawals(now=began):
-        if timezone.now() - began > _LONGEST_SWEEP:
+        if timezone.now() - began >= dt.timedelta(seconds=seconds):
             return
         try:
             operations.withdraw_lease(lease_id=lease_id, clock=timezone.now)

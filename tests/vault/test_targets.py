@@ -227,15 +227,19 @@ class _OddServer:
 
     name = "odd"
 
-    def __init__(self, factory: type[TrackedServer]) -> None:
+    def __init__(self, factory: type[TrackedServer], **options: Any) -> None:
         self._factory = factory
+        self._options = options
         self._key = asyncssh.generate_private_key("ssh-ed25519")
         self._connections: set[asyncssh.SSHServerConnection] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
     async def start(self, wanted_port: int) -> int:
         self._acceptor = await listen(
-            wanted_port, lambda: self._factory(self._connections), self._key
+            wanted_port,
+            lambda: self._factory(self._connections),
+            self._key,
+            **self._options,
         )
         return self._acceptor.get_port()
 
@@ -255,8 +259,8 @@ class _OddServer:
 
 
 @contextlib.contextmanager
-def _serving(factory: type[TrackedServer]) -> Iterator[Target]:
-    with running(_OddServer(factory)) as server:
+def _serving(factory: type[TrackedServer], **options: Any) -> Iterator[Target]:
+    with running(_OddServer(factory, **options)) as server:
         yield whereabouts(server)
 
 
@@ -280,6 +284,28 @@ def test_a_password_asked_for_by_prompt_is_tried_there_with_asyncssh_too():
             for text in ("right", "wrong")
         ]
     assert found == [Finding.ACCEPTED, Finding.REFUSED]
+
+
+class _TakesOnePassword(TrackedServer):
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def validate_password(self, username, password):
+        return bool(password == "right")
+
+
+def test_a_modern_target_that_paramiko_cannot_speak_to_is_tried_anew():
+    only = ["chacha20-poly1305@openssh.com"]
+    with _serving(_TakesOnePassword, encryption_algs=only) as target:
+        found = [
+            targets.prove_dead(
+                target, LoginCredential(password=Secret(text)), seconds=SECONDS
+            )
+            for text in ("right", "wrong")
+        ]
+    assert [attempt.finding for attempt in found] == [Finding.ACCEPTED, Finding.REFUSED]
+    assert "does not speak what this target offers" in found[1].tried_by
+    assert len(found[1].tried_by) <= 120
 
 
 class _AsksForMore(_AsksForPassword):

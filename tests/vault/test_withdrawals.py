@@ -576,6 +576,8 @@ def test_the_sweep_withdraws_what_is_due_and_survives_what_fails(hmi, time):
     StoredSecret.objects.filter(purpose=f"lease {broken.lease_id}").update(
         ciphertext=b"\0" * 40
     )
+    tasks.sweep(seconds=0)
+    assert not RevocationReceipt.objects.exists()
     tasks.sweep()
     tasks.sweep()
     assert Lease.objects.get(pk=leased.lease_id).state == LeaseState.PROVED_DEAD

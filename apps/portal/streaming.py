@@ -1,29 +1,44 @@
 """Sending long bodies without holding them in memory or blocking the loop."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import islice
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
-from asgiref.sync import sync_to_async
+from channels.db import DatabaseSyncToAsync
 
-_LINES_AT_ONCE = 256
+_PIECE_BYTES = 64 * 1024
 
 
-async def from_thread(
-    chunks: Iterator[bytes], *, close: Callable[[], None]
-) -> AsyncIterator[bytes]:
-    """Yield what `chunks` yields, which may block and is asked in a worker thread.
+class FromThread:
+    """The body of a streaming response: each piece is asked for in a worker thread.
 
-    `close` is called once, however it ends: also when the browser goes away. Django's
-    streaming response asks for the next part only when the last one was sent.
+    No two pieces need come from the same thread, so a database cursor must not live
+    from one to the next. Django asks for the next piece only when the last one was
+    sent, and calls `close` once whatever happens, also when nothing was ever sent.
     """
-    # Of one thread each, so that a slow disk under one download delays nobody else.
-    take = sync_to_async(_take, thread_sensitive=False)
-    try:
-        while part := await take(chunks):
-            yield part
-    finally:
-        close()
+
+    def __init__(self, pieces: Iterator[bytes], *, close: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self.close = close
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces; asking for one may block its thread."""
+        # Of no shared thread: a slow disk under one download delays nobody else.
+        take = DatabaseSyncToAsync(_take, thread_sensitive=False)
+        while (piece := await take(self._pieces)) is not None:
+            yield piece
 
 
-def _take(chunks: Iterator[bytes]) -> bytes:
-    return b"".join(islice(chunks, _LINES_AT_ONCE))
+def _take(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)
+
+
+def in_pieces(lines: Iterable[str]) -> Iterator[bytes]:
+    """Yield lines as UTF-8, many at a time; lone surrogates become question marks."""
+    held: list[bytes] = []
+    size = 0
+    for line in lines:
+        held.append(line.encode("utf-8", "replace"))
+        size += len(held[-1])
+        if size >= _PIECE_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)

@@ -17,7 +17,7 @@ from apps.portal import ledger_export
 from apps.portal.forms.ledger import LedgerFilterForm
 from apps.portal.roles import only_for, signed_in
 from apps.portal.source import source_address
-from apps.portal.streaming import from_thread
+from apps.portal.streaming import FromThread
 
 _PER_PAGE = 50
 
@@ -101,7 +101,7 @@ def export_ledger(request: HttpRequest) -> HttpResponseBase:
         by=person, source_address=source_address(request), now=now
     )
     response = StreamingHttpResponse(
-        from_thread(lines, close=lambda: None), content_type="application/jsonl"
+        FromThread(lines, close=lambda: None), content_type="application/jsonl"
     )
     name = f"sluice-ledger-{now:%Y%m%dT%H%M%SZ}.jsonl"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'

@@ -15,7 +15,7 @@ from apps.accounts.models import User
 from apps.portal.content_policy import with_player
 from apps.portal.roles import signed_in
 from apps.portal.source import source_address
-from apps.portal.streaming import from_thread
+from apps.portal.streaming import FromThread, in_pieces
 from apps.recordings import operations, queries
 from apps.recordings.cast import cast_lines
 from apps.recordings.models import Recording, Viewing
@@ -74,7 +74,7 @@ def cast(request: HttpRequest, recording_id: uuid.UUID) -> HttpResponseBase:
     if isinstance(reader, Denied):
         raise Http404
     response = StreamingHttpResponse(
-        from_thread(_cast(reader, channel), close=reader.close),
+        FromThread(_cast(reader, channel), close=reader.close),
         content_type="application/x-asciicast",
     )
     if as_file:
@@ -102,7 +102,7 @@ def download(request: HttpRequest, recording_id: uuid.UUID) -> HttpResponseBase:
         raise Http404 from None
     chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
     response = StreamingHttpResponse(
-        from_thread(chunks, close=file.close), content_type="application/octet-stream"
+        FromThread(chunks, close=file.close), content_type="application/octet-stream"
     )
     if recording.sealed_at is not None:
         response.headers["Content-Length"] = str(path.stat().st_size)
@@ -135,9 +135,7 @@ def _visible(request: HttpRequest, person: User, recording_id: uuid.UUID) -> Rec
 
 
 def _cast(reader: RecordingReader, channel: int | None) -> Iterator[bytes]:
-    lines = cast_lines(reader.events(), header=reader.header, channel=channel)
-    # A lone surrogate stands for a byte of a command that was no UTF-8 (PEP 383).
-    return (line.encode("utf-8", "replace") for line in lines)
+    return in_pieces(cast_lines(reader.events(), header=reader.header, channel=channel))
 
 
 def _channel(request: HttpRequest) -> int | None:

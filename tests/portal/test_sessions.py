@@ -1,0 +1,235 @@
+"""Sessions: who sees which, what one shows, and ending one."""
+
+import uuid
+
+import pytest
+
+from apps.access.models import Grant
+from apps.sessions import operations as sessions
+from apps.sessions.models import Session
+from apps.vault.models import LeaseState, RevocationReceipt
+from tests import factories
+from tests.portal import plant_work
+from tests.portal.doors import sign_in
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def here() -> factories.Plant:
+    return factories.plant()
+
+
+@pytest.fixture
+def live(here: factories.Plant) -> Session:
+    return plant_work.live_session(factories.grant(here), plant_work.gateway())
+
+
+def test_no_session_yet_says_so(here: factories.Plant) -> None:
+    shown = sign_in(here.engineer).client.get("/sessions/").content.decode()
+    assert "No sessions yet" in shown
+
+
+@pytest.mark.parametrize(
+    ("who", "sees"),
+    [
+        ("engineer", True),
+        ("approver", True),
+        ("auditor", True),
+        ("second_engineer", False),
+        ("administrator", False),
+    ],
+)
+def test_who_sees_a_session(
+    here: factories.Plant, live: Session, who: str, sees: bool
+) -> None:
+    """R31: a session is its person's and the site's approvers' and auditors'."""
+    client = sign_in(getattr(here, who)).client
+    listed = live.short_id in client.get("/sessions/").content.decode()
+    detail = client.get(f"/sessions/{live.pk}/")
+    assert listed is sees
+    assert detail.status_code == (200 if sees else 404)
+
+
+def test_unknown_and_forbidden_look_alike(here: factories.Plant, live: Session) -> None:
+    client = sign_in(factories.plant().approver).client
+    forbidden = client.get(f"/sessions/{live.pk}/")
+    unknown = client.get(f"/sessions/{uuid.uuid4()}/")
+    assert forbidden.status_code == unknown.status_code == 404
+    assert forbidden.content == unknown.content
+
+
+def test_a_live_session_shows_its_countdown_channels_and_target_key(
+    here: factories.Plant, live: Session
+) -> None:
+    shown = sign_in(here.approver).client.get(f"/sessions/{live.pk}/").content.decode()
+    assert f'data-ends-at="{live.deadline:%Y-%m-%dT%H:%M:%S}' in shown
+    assert plant_work.FINGERPRINT in shown
+    assert "echo &#x27;&lt;b&gt;&amp;&#x27; &gt; /tmp/x" in shown
+    assert f"/sessions/{live.pk}/watch/" in shown
+
+
+def test_a_weak_crypto_profile_is_a_warning(here: factories.Plant) -> None:
+    switch, account = factories.asset_with_account(
+        "switch-old-9", here.cell, "admin", crypto_profile="legacy-sha1"
+    )
+    factories.pin(switch, here.administrator, here.second_administrator)
+    grant = factories.grant(here, account=account)
+    session = plant_work.live_session(grant, plant_work.gateway())
+    client = sign_in(here.approver).client
+    shown = client.get(f"/sessions/{session.pk}/").content.decode()
+    assert '<span class="badge warn">Legacy, SHA-1 and CBC</span>' in shown
+
+
+def test_an_ended_session_says_why_and_what_became_of_the_credential(
+    here: factories.Plant,
+) -> None:
+    grant, now = factories.grant(here), factories.clock()
+    plant_work.store_credential(grant)
+    session = plant_work.live_session(grant, plant_work.gateway())
+    lease = sessions.lease_for_session(session_id=session.pk, now=now)
+    plant_work.end(session)
+    RevocationReceipt.objects.create(
+        lease_id=lease.lease_id,
+        how="rotated password",
+        proved_by="paramiko",
+        answer="refused",
+        proved_at=now,
+        latency_ms=812,
+    )
+    client = sign_in(here.engineer).client
+    shown = client.get(f"/sessions/{session.pk}/").content.decode()
+    assert "The engineer finished." in shown
+    assert "Proved dead, 0.8 s" in shown
+    assert "plant-side-secret" not in shown
+    session.refresh_from_db()
+    assert session.lease is not None
+    assert session.lease.state == LeaseState.WITHDRAWING
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("asset=hmi", True),
+        ("asset=plc", False),
+        ("state=live", True),
+        ("state=ended", False),
+        ("since=2020-01-01&until=2020-01-02", False),
+        ("since=2020-01-01", True),
+        ("since=yesterday", False),
+    ],
+)
+def test_filters_narrow(
+    here: factories.Plant, live: Session, query: str, found: bool
+) -> None:
+    answer = sign_in(here.approver).client.get(f"/sessions/?{query}")
+    assert answer.status_code == 200
+    assert (live.short_id in answer.content.decode()) is found
+
+
+def test_a_malformed_date_is_explained(here: factories.Plant) -> None:
+    answer = sign_in(here.approver).client.get("/sessions/?since=yesterday")
+    assert "Enter a valid date" in answer.content.decode()
+
+
+@pytest.mark.parametrize("who", ["engineer", "approver"])
+def test_terminating_asks_the_gateway(
+    here: factories.Plant, live: Session, who: str
+) -> None:
+    client = sign_in(getattr(here, who)).client
+    client.post(f"/sessions/{live.pk}/terminate/", {"reason": "wrong pump"})
+    live.refresh_from_db()
+    assert live.terminate_asked_by == getattr(here, who)
+    assert live.terminate_reason == "wrong pump"
+
+
+@pytest.mark.parametrize("who", ["auditor", "second_engineer", "administrator"])
+def test_nobody_else_terminates(here: factories.Plant, live: Session, who: str) -> None:
+    client = sign_in(getattr(here, who)).client
+    answer = client.post(f"/sessions/{live.pk}/terminate/", {"reason": "x"})
+    assert answer.status_code == 404
+    live.refresh_from_db()
+    assert live.terminate_asked_at is None
+
+
+def test_terminating_needs_a_reason(here: factories.Plant, live: Session) -> None:
+    client = sign_in(here.approver).client
+    answer = client.post(f"/sessions/{live.pk}/terminate/", {"reason": ""}, follow=True)
+    assert "Nothing was ended" in answer.content.decode()
+    live.refresh_from_db()
+    assert live.terminate_asked_at is None
+    assert client.get(f"/sessions/{live.pk}/terminate/").status_code == 405
+
+
+def test_an_approver_revokes_the_grant_and_stays_on_the_page(
+    here: factories.Plant, live: Session
+) -> None:
+    client = sign_in(here.approver).client
+    back = f"/sessions/{live.pk}/"
+    answer = client.post(
+        f"/grants/{live.grant_id}/revoke/", {"reason": "alarm", "next": back}
+    )
+    assert answer.headers["Location"] == back
+    grant = Grant.objects.get(pk=live.grant_id)
+    assert grant.revoked_by == here.approver
+    assert grant.revoke_reason == "alarm"
+
+
+def test_revoking_leads_nowhere_outside(here: factories.Plant, live: Session) -> None:
+    """R7: a destination on another host is not followed."""
+    client = sign_in(here.approver).client
+    answer = client.post(
+        f"/grants/{live.grant_id}/revoke/",
+        {"reason": "alarm", "next": "//elsewhere.example/"},
+    )
+    assert answer.headers["Location"] == "/"
+
+
+@pytest.mark.parametrize("who", ["engineer", "auditor", "administrator"])
+def test_nobody_else_revokes(here: factories.Plant, live: Session, who: str) -> None:
+    """R17: only an approver of the site, and never an administrator."""
+    client = sign_in(getattr(here, who)).client
+    answer = client.post(f"/grants/{live.grant_id}/revoke/", {"reason": "x"})
+    assert answer.status_code == 404
+    assert Grant.objects.get(pk=live.grant_id).revoked_at is None
+
+
+@pytest.mark.parametrize(
+    ("who", "status"),
+    [
+        ("approver", 200),
+        ("auditor", 200),
+        ("engineer", 404),
+        ("second_engineer", 404),
+        ("administrator", 404),
+    ],
+)
+def test_who_may_watch(
+    here: factories.Plant, live: Session, who: str, status: int
+) -> None:
+    client = sign_in(getattr(here, who)).client
+    assert client.get(f"/sessions/{live.pk}/watch/").status_code == status
+
+
+def test_a_terminal_is_for_ones_own_active_grant(
+    here: factories.Plant, live: Session
+) -> None:
+    where = f"/grants/{live.grant_id}/terminal/"
+    assert sign_in(here.second_engineer).client.get(where).status_code == 404
+    assert sign_in(here.approver).client.get(where).status_code == 404
+    own = sign_in(here.engineer).client
+    answer = own.get(where)
+    assert answer.status_code == 200
+    policy = answer.headers["Content-Security-Policy"]
+    assert "style-src 'self' 'unsafe-inline'" in policy
+    assert "script-src 'self';" in policy
+    own.post(f"/grants/{live.grant_id}/finish/")
+    assert own.get(where).status_code == 302
+
+
+def test_only_the_pages_of_terminals_relax_the_policy(
+    here: factories.Plant, live: Session
+) -> None:
+    client = sign_in(here.approver).client
+    policy = client.get(f"/sessions/{live.pk}/").headers["Content-Security-Policy"]
+    assert "unsafe" not in policy

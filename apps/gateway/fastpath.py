@@ -340,6 +340,15 @@ class _ConnectionBase(SSHConnection):
             self._transport.abort()
         self._force_close(None)
 
+    def disconnect_now(self, code: int, reason: str) -> None:
+        """Tell the peer why and close, without closing the channels one by one.
+
+        OpenSSH leaves when its channel closes and would never show the reason.
+        """
+        if self._transport is not None:
+            self._send_disconnect(code, reason, "")
+            self._force_close(None)
+
     def _cleanup(self, exc: Exception | None) -> None:
         self._stop_kex_timer()
         super()._cleanup(exc)

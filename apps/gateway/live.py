@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import asyncssh
+from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from apps.access.denials import Denied
@@ -58,6 +59,10 @@ CHANNEL_SECONDS: Final = 20.0
 """Longest opening of a channel on the asset."""
 
 WARNING_MINUTES: Final = (15, 5, 1)
+
+FIRST_RETRY_SECONDS: Final = 0.5
+LONGEST_RETRY_SECONDS: Final = 30.0
+"""Between tries to write the end of a session down."""
 
 DRAIN_SECONDS: Final = 30.0
 """Longest wait for a client to take the last output after the asset closed."""
@@ -350,7 +355,9 @@ class LiveSession:
     def client_lost(self, error: Exception | None) -> None:
         """Note that the engineer's connection has gone."""
         if error is None or not self.relays:
-            self.end(EndReason.FINISHED, "you disconnected")
+            self.end(
+                EndReason.FINISHED, "you disconnected", "the engineer disconnected"
+            )
         else:
             self.end(EndReason.CLIENT_LOST, "your connection broke", str(error))
 
@@ -417,14 +424,30 @@ class LiveSession:
 async def settle_session(
     core: Core, session_id: uuid.UUID, reason: EndReason, detail: str
 ) -> None:
-    """Close the row, and with it the lease."""
-    await core.blocking.run(
-        sessions.close_session,
-        session_id=session_id,
-        reason=reason,
-        detail=detail,
-        now=timezone.now(),
-    )
+    """Close the row, and with it the lease.
+
+    While the database is away this goes on trying: the row of a session that has ended
+    must not stay open for as long as the gateway lives.
+    """
+    ended_at, pause = timezone.now(), FIRST_RETRY_SECONDS
+    while True:
+        try:
+            await core.blocking.run(
+                sessions.close_session,
+                session_id=session_id,
+                reason=reason,
+                detail=detail,
+                now=ended_at,
+            )
+        except DatabaseError:
+            if core.draining:
+                # The next start of this gateway finds the row and closes it.
+                raise
+            logger.exception("the end of session %s is not written yet", session_id)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_RETRY_SECONDS)
+        else:
+            return
 
 
 async def settle_recording(core: Core, recording: _Recording) -> None:

@@ -488,7 +488,7 @@ class Engineer(asyncssh.SSHServer):
 
     def _disconnect(self, code: int, line: str) -> None:
         if not self._closed:
-            self.connection.disconnect(code, f"{PREFIX}{line}")
+            self.connection.disconnect_now(code, f"{PREFIX}{line}")
 
     def close(self, line: str) -> None:
         """Tell the client why and close its socket, now (`ClientSide`)."""

@@ -43,6 +43,7 @@ class UpstreamProblem(StrEnum):
     NO_HOST_KEY = "no_host_key"
     HOST_KEY_CHANGED = "host_key_changed"
     NO_COMMON_ALGORITHM = "no_common_algorithm"
+    CLOSED_EARLY = "closed_early"
     CREDENTIAL_REFUSED = "credential_refused"
     LOST = "lost"
 
@@ -57,6 +58,10 @@ SENTENCES: Final[dict[UpstreamProblem, str]] = {
     ),
     UpstreamProblem.NO_COMMON_ALGORITHM: (
         "the asset and its crypto profile have no algorithm in common"
+    ),
+    UpstreamProblem.CLOSED_EARLY: (
+        "the asset closed the connection during the key exchange; "
+        "its crypto profile may not fit"
     ),
     UpstreamProblem.CREDENTIAL_REFUSED: "the asset refused the credential",
     UpstreamProblem.LOST: "the asset closed the connection",
@@ -91,6 +96,7 @@ class UpstreamConnection(ClientConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.on_refused_channel: Callable[[str], None] | None = None
+        self.kex_problem: asyncssh.KeyExchangeFailed | None = None
 
     def _choose_alg(
         self, alg_type: str, local_algs: Sequence[bytes], remote_algs: Sequence[bytes]
@@ -103,7 +109,12 @@ class UpstreamConnection(ClientConnection):
             and STRICT_KEX_SERVER not in remote_algs
         ):
             raise asyncssh.KeyExchangeFailed("the asset has no strict key exchange")
-        chosen: bytes = super()._choose_alg(alg_type, local_algs, remote_algs)
+        try:
+            chosen: bytes = super()._choose_alg(alg_type, local_algs, remote_algs)
+        except asyncssh.KeyExchangeFailed as error:
+            # The asset comes to the same end and may close before this is reported.
+            self.kex_problem = error
+            raise
         return chosen
 
     def _process_channel_open(
@@ -138,9 +149,11 @@ class _Owner(asyncssh.SSHClient):
 
     def __init__(self) -> None:
         self.authenticating = asyncio.Event()
+        self.began_authentication = False
         self.on_lost: Callable[[Exception | None], None] | None = None
 
     def begin_auth(self, username: str) -> None:  # noqa: ARG002
+        self.began_authentication = True
         self.authenticating.set()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from jumpserver.demo.html_forms import HtmlPage, read_page
 from jumpserver.demo.one_time_codes import CodeBook
@@ -149,7 +150,7 @@ class PortalClient:
         host = urlsplit(self._url).netloc
         return connect(
             f"ws://{host}{path}",
-            origin=self._url,  # type: ignore[arg-type]  # a NewType of str
+            origin=Origin(self._url),
             additional_headers={"Cookie": f"{_COOKIE}={self._cookie()}"},
             open_timeout=SECONDS,
             max_size=None,

@@ -178,16 +178,16 @@ def _revoke(scene: Scene) -> None:
         ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in took.items())
         + " after the click",
     )
+    # The command's channel is of the same connection, whose one terminal tells.
     told = {
         "ssh terminal": access.terminal.transcript.text,
-        "ssh command": access.command.transcript.text,
         "browser terminal": access.browser.told.text + access.browser.transcript.text,
     }
     why = f"access revoked by approver: {REVOKE_REASON}"
     silent = [name for name, text in told.items() if why not in text]
     scene.hold(
         not silent,
-        "and the engineer is told why, on each of them",
+        "and the engineer is told why, in both windows",
         f"not on: {silent}, but {told[silent[0]][-300:]!r}" if silent else why,
     )
     scene.hold(

@@ -53,6 +53,8 @@ class GatewaySettings:
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     watchdog: WatchdogSettings = field(default_factory=WatchdogSettings)
     stop_seconds: float = 5.0
+    withdraws: bool = True
+    """Kill credentials at the end of each session; False leaves it to the worker."""
 
 
 class GatewayService:
@@ -137,8 +139,9 @@ class GatewayService:
         self._watchdog = Watchdog(self._core, settings.watchdog, self._given_up)
         self._supervise(self._watchdog.run, "watchdog")
         self._supervise(self._watchdog.run_heartbeat, "heartbeat")
-        self._withdrawals = Withdrawals(settings.name)
-        self._supervise(self._withdrawals.run, "withdrawals")
+        if settings.withdraws:
+            self._withdrawals = Withdrawals(settings.name)
+            self._supervise(self._withdrawals.run, "withdrawals")
         self._link = TerminalLink(self._core, link_path)
         await self._link.start()
         await self._server.start_serving()

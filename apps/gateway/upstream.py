@@ -236,13 +236,26 @@ async def _authenticate(
     except asyncssh.PermissionDenied as error:
         raise UpstreamError(UpstreamProblem.CREDENTIAL_REFUSED, str(error)) from error
     except (asyncssh.Error, OSError) as error:
-        raise UpstreamError(UpstreamProblem.LOST, f"during {stage}: {error}") from error
+        raise _lost(connection, owner, error) from error
     key = connection.get_server_host_key()
     return Upstream(
         connection=connection,
         owner=owner,
         host_key_fingerprint=key.get_fingerprint() if key else "",
     )
+
+
+def _lost(
+    connection: UpstreamConnection, owner: _Owner, error: Exception
+) -> UpstreamError:
+    """Return what a connection that broke while it was made most likely means."""
+    if connection.kex_problem is not None:
+        return UpstreamError(
+            UpstreamProblem.NO_COMMON_ALGORITHM, str(connection.kex_problem)
+        )
+    if owner.began_authentication:
+        return UpstreamError(UpstreamProblem.LOST, f"during authentication: {error}")
+    return UpstreamError(UpstreamProblem.CLOSED_EARLY, str(error))
 
 
 def _pinned_keys(permit: ConnectionPermit) -> list[asyncssh.SSHKey]:

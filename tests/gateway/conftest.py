@@ -152,6 +152,8 @@ def settings_of_gateway(tmp_path) -> GatewaySettings:
         upstream=LOCAL,
         watchdog=WatchdogSettings(check_seconds=0.2, heartbeat_seconds=0.2),
         stop_seconds=0.2,
+        # The targets here cannot change a password; tests of the vault do that.
+        withdraws=False,
     )
 
 

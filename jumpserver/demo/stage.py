@@ -4,7 +4,6 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -19,13 +18,10 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
 
-from jumpserver.demo.processes import DemoProcesses, RunningDemo
+from jumpserver.demo.processes import DemoProcesses
 from jumpserver.demo.scene import Scene
 from jumpserver.demo.story import STEPS, Step, StepResult, play
-from jumpserver.demo.waterworks import ASSETS
-from jumpserver.private_files import write_private_json
 
 
 class Output(Protocol):
@@ -83,32 +79,13 @@ def _plain_line(result: StepResult) -> str:
     )
 
 
-def perform(processes: DemoProcesses, *, again: bool) -> None:
-    """Play the story for people unless it was played, say how to go on, and stay up.
+def perform(processes: DemoProcesses, *, is_fresh: bool) -> bool:
+    """Play the story for people, with progress; return whether all of it held.
 
-    Returns never while both children live; a story that does not hold is shown, and
-    the product stays up for whoever wants to look why.
+    `is_fresh`: nobody has used a one-time code of this data directory yet.
     """
     console = Console(highlight=False)
-    played = _played_file(processes.data_directory)
-    is_fresh = not played.exists()
-    demo = processes.running()
-    console.print(f"Sluice answers at [bold]{demo.portal_url}[/]")
-    if is_fresh or again:
-        holds = _show_story(processes, console, is_fresh=is_fresh)
-        write_private_json(played, {"held": holds})
-    else:
-        console.print("The story was played on this data directory; --again plays it.")
-    _show_who_and_where(console, processes.running())
-    console.print("Ctrl-C stops everything; the same command resumes it.")
-    processes.wait_until_a_part_ends()
-
-
-def _played_file(data_directory: Path) -> Path:
-    return data_directory / "demo" / "story.json"
-
-
-def _show_story(processes: DemoProcesses, console: Console, *, is_fresh: bool) -> bool:
+    console.print(f"Sluice answers at [bold]{processes.running().portal_url}[/]")
     holds = True
     with _progress(console) as (progress, task):
 
@@ -156,43 +133,3 @@ def _show_step(console: Console, result: StepResult) -> None:
         console.print(Padding(line, (0, 0, 0, 2)))
     if result.failure:
         console.print(Padding(f"[red]{escape(result.failure)}[/]", (0, 0, 0, 2)))
-
-
-def _show_who_and_where(console: Console, demo: RunningDemo) -> None:
-    """Print addresses, people with their secrets, and commands to copy.
-
-    Secrets and commands are printed as plain lines, so that no narrow terminal cuts or
-    folds what people have to copy.
-    """
-    people = Table("Person", "Role", "Password", "TOTP secret", title="People")
-    for card in demo.people:
-        people.add_row(card.username, card.role, card.password, card.totp_secret)
-    console.print()
-    if console.width >= _TABLE_COLUMNS:
-        console.print(people)
-    else:
-        for card in demo.people:
-            print_plain(
-                console,
-                f"{card.username} ({card.role}) {card.password} {card.totp_secret}",
-            )
-    print_plain(console, f"Portal:  {demo.portal_url}")
-    print_plain(
-        console, f"Gateway: [{demo.ssh_host}]:{demo.ssh_port} {demo.ssh_host_key}"
-    )
-    console.print("Once a grant is approved in the portal:")
-    engineer = demo.person("engineer")
-    for asset in ASSETS:
-        print_plain(
-            console,
-            f"  ssh -p {demo.ssh_port} -i {engineer.ssh_private_key} "
-            f"{engineer.username}@{asset.name}@{demo.ssh_host}",
-        )
-
-
-_TABLE_COLUMNS = 96
-
-
-def print_plain(console: Console, line: str) -> None:
-    """Print a line as it is, however long: it is there to be copied."""
-    console.print(line, markup=False, soft_wrap=True)

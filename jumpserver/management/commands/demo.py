@@ -19,6 +19,7 @@ from jumpserver.demo.processes import (
 from jumpserver.private_files import write_private_json
 
 _STAGE = "jumpserver.demo.stage"
+_SUMMARY = "jumpserver.demo.summary"
 
 
 class Command(BaseCommand):
@@ -103,9 +104,9 @@ class Command(BaseCommand):
                         f"Sluice answers at {processes.running().portal_url}"
                     )
                     self.stdout.flush()
-                    processes.wait_until_a_part_ends()
                 else:
-                    _stage().perform(processes, again=options["again"])
+                    _show(processes, again=options["again"])
+                processes.wait_until_a_part_ends()
             finally:
                 if ready_file is not None:
                     ready_file.unlink(missing_ok=True)
@@ -114,13 +115,24 @@ class Command(BaseCommand):
         with tempfile.TemporaryDirectory(prefix="sluice-demo-") as directory:
             processes = DemoProcesses(Path(directory), portal_port=0, ssh_port=0)
             with processes:
-                if not _stage().rehearse(processes, self.stdout, as_json=as_json):
+                stage = importlib.import_module(_STAGE)
+                if not stage.rehearse(processes, self.stdout, as_json=as_json):
                     raise CommandError("The story did not hold.")
 
 
-def _stage() -> Any:
-    """Return the module that plays the story; `--serve` starts faster without it."""
-    return importlib.import_module(_STAGE)
+def _show(processes: DemoProcesses, *, again: bool) -> None:
+    """Play the story unless it was played here, and say who can sign in and where.
+
+    A story that does not hold is shown as such, and the product stays up for whoever
+    wants to look why. What is shown with is loaded only now: a start that resumes, or
+    only serves, does not wait for the story's clients.
+    """
+    played = processes.data_directory / "demo" / "story.json"
+    is_fresh = not played.exists()
+    if is_fresh or again:
+        holds = importlib.import_module(_STAGE).perform(processes, is_fresh=is_fresh)
+        write_private_json(played, {"holds": holds})
+    importlib.import_module(_SUMMARY).show(processes.running())
 
 
 def _port(text: str) -> int:

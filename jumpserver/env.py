@@ -115,6 +115,22 @@ def env_path(name: str, *, default: Path, explain: str, shown_default: str) -> P
     return (Path(value).expanduser() if value else default).resolve()
 
 
+def _from_file_or_environment(name: str) -> str | None:
+    """Return the value of `name`, or the content of the file `NAME_FILE` names."""
+    value, file_name = _raw(name), _raw(f"{name}_FILE")
+    if value is not None and file_name is not None:
+        raise ImproperlyConfigured(f"Set {name} or {name}_FILE, not both.")
+    if file_name is None:
+        return value
+    try:
+        return Path(file_name).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(
+            f"{name}_FILE cannot be read ({error}): name a text file that the "
+            "user running Sluice may read."
+        ) from None
+
+
 def env_secret(name: str, *, generate: Callable[[], str] | None, explain: str) -> str:
     """Read a secret from `NAME` or from the file `NAME_FILE`.
 
@@ -123,17 +139,7 @@ def env_secret(name: str, *, generate: Callable[[], str] | None, explain: str) -
     be read or the secret is empty or blank.
     """
     _register(name, "secret", None, explain, secret=True)
-    value, file_name = _raw(name), _raw(f"{name}_FILE")
-    if value is not None and file_name is not None:
-        raise ImproperlyConfigured(f"Set {name} or {name}_FILE, not both.")
-    if file_name is not None:
-        try:
-            value = Path(file_name).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ImproperlyConfigured(
-                f"{name}_FILE cannot be read ({error.strerror}): name a file that the "
-                "user running Sluice may read."
-            ) from None
+    value = _from_file_or_environment(name)
     if value is None and generate is not None:
         value = generate()
     if value is None:
@@ -155,10 +161,7 @@ def env_database(name: str, *, sqlite_path: Path, explain: str) -> dict[str, obj
     _register(
         name, "PostgreSQL address", "SQLite in the data directory", explain, secret=True
     )
-    value = _raw(name)
-    file_name = _raw(f"{name}_FILE")
-    if value is None and file_name is not None:
-        value = Path(file_name).read_text(encoding="utf-8").strip()
+    value = _from_file_or_environment(name)
     if value is None:
         return {
             "ENGINE": "django.db.backends.sqlite3",

@@ -40,6 +40,10 @@ run templates-lint djlint --quiet --lint templates
 run shell shellcheck "${shell_scripts[@]}"
 run bandit bandit --quiet --severity-level medium --configfile pyproject.toml \
   --recursive apps jumpserver
+run compose check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+if command -v hadolint >/dev/null; then
+  run dockerfile hadolint docker/Dockerfile
+fi
 run locks scripts/check-locks.sh
 
 if ((${#failed[@]})); then

@@ -10,7 +10,7 @@ class Kind(StrEnum):
     PERSON_CHANGED = "accounts.person.changed"
     PERSON_DISABLED = "accounts.person.disabled"
     PERSON_ENABLED = "accounts.person.enabled"
-    PASSWORD_CHANGED = "accounts.password.changed"  # noqa: S105 # nosec B105 - a kind
+    PASSWORD_CHANGED = "accounts.password.changed"  # noqa: S105 - a kind, not a secret
     FACTOR_ENROLLED = "accounts.factor.enrolled"
     FACTOR_RESET = "accounts.factor.reset"
     RECOVERY_CODES_MADE = "accounts.recovery_codes.made"
@@ -34,7 +34,7 @@ class Kind(StrEnum):
     HOST_KEY_PINNED = "inventory.host_key.pinned"
     HOST_KEY_CONFIRMED = "inventory.host_key.confirmed"
     HOST_KEY_REMOVED = "inventory.host_key.removed"
-    SECRET_STORED = "vault.secret.stored"  # noqa: S105 # nosec B105 - a kind
+    SECRET_STORED = "vault.secret.stored"  # noqa: S105 - a kind, not a secret
     AUTHORITY_MADE = "vault.authority.made"
     SERVICE_KEY_MADE = "vault.service_key.made"
     LEASE_ISSUED = "vault.lease.issued"

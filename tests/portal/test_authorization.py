@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.db import transaction
 from django.test import Client
@@ -13,8 +12,9 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from apps.audit.models import AuditEvent
 from apps.portal.routing import websocket_urlpatterns
 from tests.portal import routes
-from tests.portal.doors import PASSWORD, sign_in
+from tests.portal.doors import PASSWORD
 from tests.portal.routes import ANONYMOUS, ROUTES, SOCKETS, TO_SIGN_IN, Route, Scene
+from tests.portal.streamed import drain
 
 # What may change when somebody is refused: the ledger's and the limiter's notes, and
 # the portal session itself.
@@ -24,21 +24,6 @@ _NOTED_MODELS = {"access.Decision", "recordings.Viewing"}
 pytestmark = pytest.mark.django_db
 
 by_name = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-
-
-@pytest.fixture(scope="module")
-def scene(django_db_setup: None, django_db_blocker: Any) -> Iterator[Scene]:
-    """One plant for the whole module: each test runs in a savepoint behind it."""
-    with django_db_blocker.unblock(), transaction.atomic():
-        yield routes.scene()
-        transaction.set_rollback(True)
-
-
-@pytest.fixture(scope="module")
-def browsers(scene: Scene) -> dict[str, Client]:
-    """Everybody's browser, signed in with both factors."""
-    browsers = {role: sign_in(scene.person(role)).client for role in routes.SIGNED_IN}
-    return {ANONYMOUS: Client(), **browsers}
 
 
 def everything() -> dict[str, list[Any]]:
@@ -61,14 +46,8 @@ def ask(
         answer = client.post(address, body)
     client.cookies.clear()
     client.cookies.update(before)
-    if answer.streaming:
-        async_to_sync(read)(answer)
+    drain(answer)
     return answer
-
-
-async def read(answer: Any) -> bytes:
-    """Read a streamed body to its end, so that nothing stays open."""
-    return b"".join([piece async for piece in answer.streaming_content])
 
 
 def outcome(answer: Any) -> routes.Outcome:

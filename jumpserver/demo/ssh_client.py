@@ -268,7 +268,8 @@ class _ParamikoConnection(SshConnection):
 
     def _sign_in(self) -> paramiko.Transport:
         demo, card = self._client.demo, self._client.card
-        transport = paramiko.Transport(
+        # The plain one asks for the service again before the second factor.
+        transport: paramiko.Transport = paramiko.ServiceRequestingTransport(  # type: ignore[attr-defined]  # unknown to its stubs
             socket.create_connection((demo.ssh_host, demo.ssh_port), timeout=10)
         )
         transport.start_client(timeout=_SIGN_IN_SECONDS)

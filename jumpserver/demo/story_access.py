@@ -69,6 +69,8 @@ def grant_of(client: PortalClient, asset: str) -> tuple[str, float]:
 def request_access(scene: Scene) -> None:
     """1: the engineer signs in with two factors and asks."""
     engineer = scene.portal("engineer")
+    for client in (engineer, scene.portal("vendor")):
+        _give_back(client)
     scene.hold(
         engineer.get("/").path == "/",
         "the engineer signs in with password and one-time code",
@@ -82,6 +84,14 @@ def request_access(scene: Scene) -> None:
         f"waiting for: {waiting[1]}" if waiting else answer.text[-200:],
     )
     scene.found.request_path = answer.path
+
+
+def _give_back(client: PortalClient) -> None:
+    """Finish and withdraw what an earlier telling of the story has left open."""
+    page = client.get("/")
+    for form in page.page.forms:
+        if form.action.endswith(("/finish/", "/withdraw/")):
+            client.send(page, {}, action=form.action)
 
 
 def decide(scene: Scene) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from jumpserver.demo.people_file import people_path
 from jumpserver.demo.processes import (
     DemoProcesses,
     DemoRefusedError,
@@ -87,6 +88,7 @@ class Command(BaseCommand):
         if options["reset"]:
             wipe(options["data"])
         ready_file: Path | None = options["ready_file"]
+        is_fresh = not people_path(options["data"]).exists()
         processes = DemoProcesses(
             options["data"],
             portal_port=options["portal_port"],
@@ -105,7 +107,7 @@ class Command(BaseCommand):
                     )
                     self.stdout.flush()
                 else:
-                    _show(processes, again=options["again"])
+                    _show(processes, is_fresh=is_fresh, again=options["again"])
                 processes.wait_until_a_part_ends()
             finally:
                 if ready_file is not None:
@@ -120,7 +122,7 @@ class Command(BaseCommand):
                     raise CommandError("The story did not hold.")
 
 
-def _show(processes: DemoProcesses, *, again: bool) -> None:
+def _show(processes: DemoProcesses, *, is_fresh: bool, again: bool) -> None:
     """Play the story unless it was played here, and say who can sign in and where.
 
     A story that does not hold is shown as such, and the product stays up for whoever
@@ -128,8 +130,7 @@ def _show(processes: DemoProcesses, *, again: bool) -> None:
     only serves, does not wait for the story's clients.
     """
     played = processes.data_directory / "demo" / "story.json"
-    is_fresh = not played.exists()
-    if is_fresh or again:
+    if again or not played.exists():
         holds = importlib.import_module(_STAGE).perform(processes, is_fresh=is_fresh)
         write_private_json(played, {"holds": holds})
     importlib.import_module(_SUMMARY).show(processes.running())

@@ -417,9 +417,9 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_TRANSPORT_OPTIONS = {} if REDIS_URL else {"polling_interval": 0.05}
 CELERY_BEAT_SCHEDULE = {
     "access-sweep": {"task": "access.sweep", "schedule": 10.0},
-    "sessions-sweep": {"task": "sessions.sweep", "schedule": 10.0},
+    "sessions-sweep": {"task": "sessions.sweep", "schedule": 5.0},
     "vault-sweep": {"task": "vault.sweep", "schedule": 20.0},
-    "recordings-verify": {"task": "recordings.verify_sealed", "schedule": 20.0},
+    "recordings-verify": {"task": "recordings.verify_sealed", "schedule": 5.0},
 }
 
 LANGUAGE_CODE = "en"

@@ -23,6 +23,7 @@ from apps.gateway.terminal_link import TerminalLink
 from apps.gateway.upstream import MAX_PACKET, WINDOW, UpstreamSettings
 from apps.gateway.watchdog import Watchdog, WatchdogSettings
 from apps.gateway.withdrawals import Withdrawals
+from apps.recordings import operations as recordings
 from apps.recordings.writer import RecorderThread
 from apps.sessions import operations as sessions
 from apps.sessions.lifecycle import EndReason
@@ -38,6 +39,9 @@ LINK_NAME: Final = "gateway.sock"
 BACKLOG: Final = 1000
 KEEPALIVE_SECONDS: Final = 30
 KEEPALIVE_COUNT: Final = 4
+
+RECOVERY_SECONDS: Final = 1.5
+"""After the start: recordings count as left behind a second after their session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,6 @@ class GatewayService:
         self._withdrawals: Withdrawals | None = None
         self._core: Core | None = None
         self._door: Door | None = None
-        self._stopping: asyncio.Task[None] | None = None
         self.finished = asyncio.Event()
         self.host_key_line = ""
         self.ssh_port = 0
@@ -142,6 +145,7 @@ class GatewayService:
         if settings.withdraws:
             self._withdrawals = Withdrawals(settings.name)
             self._supervise(self._withdrawals.run, "withdrawals")
+        self._services.spawn(self._recover_recordings(), "recover recordings")
         self._link = TerminalLink(self._core, link_path)
         await self._link.start()
         await self._server.start_serving()
@@ -191,8 +195,16 @@ class GatewayService:
     ) -> None:
         self._services.spawn(_keep_running(service, name), name)
 
+    async def _recover_recordings(self) -> None:
+        """Seal what the process before this one left behind when it was killed.
+
+        The worker's sweep would find it as well, but somebody may be waiting for it.
+        """
+        await asyncio.sleep(RECOVERY_SECONDS)
+        await self._blocking.run(recordings.recover_orphans, now=timezone.now())
+
     def _given_up(self) -> None:
-        self._stopping = self._services.spawn(self.stop(grace_seconds=0), "stop")
+        self._services.spawn(self.stop(grace_seconds=0), "stop")
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Take no new connection, let sessions end within the grace, then end them.
@@ -218,7 +230,8 @@ class GatewayService:
         await self._tasks.wait(30)
         await self._tasks.cancel()
         await asyncio.to_thread(self._stop_recorder_thread)
-        await self._stop_services()
+        # `stop` may itself be one of them: a gateway that was given up stops itself.
+        await self._services.cancel()
         if self._withdrawals is not None:
             await self._withdrawals.close()
         await self._say_stopped()
@@ -242,11 +255,6 @@ class GatewayService:
 
     def _stop_recorder_thread(self) -> None:
         self._recorder_thread.stop()
-
-    async def _stop_services(self) -> None:
-        # `stop` may itself be one of them: a gateway that was given up stops itself.
-        if self._stopping is None:
-            await self._services.cancel()
 
     async def _end_sessions(self, grace_seconds: float) -> None:
         if self._core is None:

@@ -64,6 +64,9 @@ FIRST_RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 30.0
 """Between tries to write the end of a session down."""
 
+PAPER_SECONDS: Final = 2.0
+"""Longest wait for the rows of channels before the session's own is closed."""
+
 DRAIN_SECONDS: Final = 30.0
 """Longest wait for a client to take the last output after the asset closed."""
 
@@ -136,6 +139,7 @@ class LiveSession:
         self._opening = 0
         self._timers: list[asyncio.TimerHandle] = []
         self._held_for: EndReason | None = None
+        self._papers: set[asyncio.Task[bool]] = set()
 
     @property
     def recorder(self) -> Recorder:
@@ -265,7 +269,7 @@ class LiveSession:
 
     def _channel_ended(self, relay: Relay, result: ChannelResult) -> None:
         self.relays.pop(relay.number, None)
-        self._core.tasks.spawn(
+        paper = self._core.tasks.spawn(
             self._core.blocking.run(
                 sessions.close_channel,
                 session_id=self.session_id,
@@ -278,6 +282,8 @@ class LiveSession:
             ),
             f"close channel {relay.number} of {self.short_id}",
         )
+        self._papers.add(paper)
+        paper.add_done_callback(self._papers.discard)
         if self._held_for is EndReason.EXPIRED and self._drains and not self.relays:
             self.end(EndReason.EXPIRED, "the time is up")
 
@@ -415,6 +421,9 @@ class LiveSession:
             await self._upstream.connection.wait_closed()
             for relay in list(self.relays.values()):
                 relay.abandon()
+            if self._papers:
+                # The row says how the channels ended before it says that it did.
+                await asyncio.wait(self._papers, timeout=PAPER_SECONDS)
             await settle_session(self._core, self.session_id, reason, detail)
             await settle_recording(self._core, self._recording)
         finally:
@@ -530,8 +539,8 @@ class _Opening:
     async def reach_asset(self) -> tuple[Upstream, _Recording]:
         """Open the recording, lease the credential and connect.
 
-        The recording comes first: nothing may reach the asset that could not be
-        recorded (R23).
+        The recording is open before anything is dialled: nothing may reach the asset
+        that could not be recorded (R23).
         """
         self._recording = await self._record()
         lease = await self._lease()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import current_task
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -60,9 +61,8 @@ class OwnedTasks:
         return True
 
     async def cancel(self) -> None:
-        """Cancel what still runs and wait until it is gone."""
-        while self._tasks:
-            tasks = set(self._tasks)
+        """Cancel what still runs, but not the caller, and wait until it is gone."""
+        while tasks := {task for task in self._tasks if task is not current_task()}:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

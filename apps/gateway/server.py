@@ -22,10 +22,12 @@ from asyncssh.constants import (
     DISC_TOO_MANY_CONNECTIONS,
     MSG_CHANNEL_OPEN,
     MSG_CHANNEL_REQUEST,
+    MSG_SERVICE_ACCEPT,
+    MSG_SERVICE_REQUEST,
     OPEN_ADMINISTRATIVELY_PROHIBITED,
     OPEN_RESOURCE_SHORTAGE,
 )
-from asyncssh.packet import SSHPacket
+from asyncssh.packet import SSHPacket, String
 from django.utils import timezone
 
 from apps.access import operations as access
@@ -255,9 +257,25 @@ class EngineerConnection(ServerConnection):
         )
         self.engineer.refused(name, reason)
 
+    def _process_service_requested(
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> None:
+        """Accept the same service again before the sign-in is complete.
+
+        paramiko asks for it before each factor; OpenSSH's server allows that, too.
+        """
+        peek = SSHPacket(packet.get_full_payload())
+        peek.get_byte()
+        service = peek.get_string()
+        if self._auth_in_progress and service == b"ssh-userauth":
+            self.send_packet(MSG_SERVICE_ACCEPT, String(service))
+        else:
+            self._process_service_request(pkttype, pktid, packet)
+
     _packet_handlers = {
         **ServerConnection._packet_handlers,
         MSG_CHANNEL_OPEN: _process_any_channel_open,
+        MSG_SERVICE_REQUEST: _process_service_requested,
     }
 
 

@@ -170,6 +170,11 @@ class Client:
     def port(self) -> int:
         return self.service.ssh_port
 
+    @property
+    def known_hosts(self) -> tuple[list[asyncssh.SSHKey], list[Any], list[Any]]:
+        """The gateway's host key, for asyncssh."""
+        return [asyncssh.import_public_key(self.service.host_key_line)], [], []
+
     async def ask(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run something that uses the database."""
         return await self.service.core.blocking.run(function, *args, **kwargs)
@@ -190,11 +195,7 @@ class Client:
             username=user_string or self.here.address,
             client_keys=[person.key],
             client_factory=lambda: CodeTyper(code or person.code()),
-            known_hosts=(
-                [asyncssh.import_public_key(self.service.host_key_line)],
-                [],
-                [],
-            ),
+            known_hosts=self.known_hosts,
             agent_path=None,
             config=None,
             **options,

@@ -268,11 +268,7 @@ async def test_r11_changing_the_name_on_one_connection(client):
             username=client.here.address,
             client_keys=[client.here.engineer.key],
             client_factory=lambda: Switching(client.here.engineer.code()),
-            known_hosts=(
-                [asyncssh.import_public_key(client.service.host_key_line)],
-                [],
-                [],
-            ),
+            known_hosts=client.known_hosts,
             agent_path=None,
             config=None,
         )

@@ -296,11 +296,7 @@ async def test_r35_nothing_but_sign_in_before_the_success(client, message):
             username=client.here.address,
             client_factory=Eager,
             client_keys=None,
-            known_hosts=(
-                [asyncssh.import_public_key(client.service.host_key_line)],
-                [],
-                [],
-            ),
+            known_hosts=client.known_hosts,
             agent_path=None,
             config=None,
         )

@@ -1,0 +1,333 @@
+"""The relay between a front and a back: order, holds, freeze, notices."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.gateway.relay import (
+    HELD_SIGNALS,
+    TARGET_LOST_LINE,
+    ChannelRequest,
+    ChannelResult,
+    Relay,
+    Terminal,
+    passes_environment,
+)
+from apps.recordings.frames import Event, EventKind
+from apps.recordings.reader import RecordingReader
+from apps.recordings.writer import BACKLOG_LIMIT_BYTES, Recorder, RecorderThread
+
+
+class End:
+    """Either end of a relay as it looks from inside: asyncssh's channels do this."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple] = []
+        self.reading = True
+        self.closing = False
+
+    def __getattr__(self, name):
+        def note(*arguments, **named):
+            self.log.append((name, *arguments, *named.values()))
+
+        return note
+
+    def pause_reading(self):
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self):
+        assert not self.reading
+        self.reading = True
+
+    def is_closing(self):
+        return self.closing
+
+    def written(self) -> bytes:
+        return b"".join(entry[1] for entry in self.log if entry[0] == "write")
+
+
+@dataclass
+class Scene:
+    relay: Relay
+    front: End
+    back: End
+    recorder: Recorder
+    path: object
+    key: bytes
+    ends: list[ChannelResult] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    async def events(self) -> list[Event]:
+        await asyncio.wrap_future(self.recorder.close())
+        with RecordingReader(self.path, self.key) as reader:
+            return list(reader.events())
+
+
+@pytest.fixture
+async def thread() -> AsyncIterator[RecorderThread]:
+    recorder_thread = RecorderThread()
+    recorder_thread.start()
+    yield recorder_thread
+    await asyncio.to_thread(recorder_thread.stop)
+
+
+@pytest.fixture
+async def stage(thread, tmp_path):
+    """Make a scene; `terminal` or not."""
+
+    async def make(terminal: Terminal | None = None) -> Scene:
+        key = secrets.token_bytes(32)
+        path = tmp_path / f"{secrets.token_hex(4)}.slrec"
+        recorder = await asyncio.to_thread(
+            thread.open,
+            path,
+            header={"started_at": "2026-01-01T00:00:00+00:00"},
+            data_key=key,
+            signer=Ed25519PrivateKey.generate(),
+            loop=asyncio.get_running_loop(),
+        )
+        front, back = End(), End()
+        ends, failures = [], []
+        relay = Relay(
+            number=1,
+            request=ChannelRequest("shell" if terminal else "exec", terminal=terminal),
+            front=front,
+            recorder=recorder,
+            on_end=lambda _, result: ends.append(result),
+            on_failure=failures.append,
+        )
+        relay.back_made(back)
+        return Scene(relay, front, back, recorder, path, key, ends, failures)
+
+    return make
+
+
+VT = Terminal("vt100", 80, 24)
+
+
+async def test_both_directions_and_the_end(stage):
+    scene = await stage()
+    scene.relay.front_data(b"in")
+    scene.relay.back_data(b"out", None)
+    scene.relay.back_data(b"err", 1)
+    scene.relay.front_eof()
+    scene.relay.back_eof()
+    scene.relay.back_exit_status(3)
+    assert ("exit", 3) not in scene.front.log, "not before the channel has ended"
+    scene.relay.back_lost(torn=False)
+    assert scene.back.log == [("write", b"in"), ("write_eof",)]
+    assert scene.front.log == [
+        ("write", b"out", None),
+        ("write", b"err", 1),
+        ("write_eof",),
+        ("exit", 3),
+    ]
+    assert scene.ends == [ChannelResult(3, "", 2, 6)]
+    scene.relay.abandon()
+    assert len(scene.ends) == 1
+
+
+async def test_an_exit_signal_is_passed_on_as_it_came(stage):
+    scene = await stage()
+    scene.relay.back_exit_signal("SEGV", *(True, "oops", "en"))
+    scene.relay.back_lost(torn=False)
+    assert scene.front.log == [("exit_with_signal", "SEGV", True, "oops", "en")]
+    assert scene.ends[0].exit_signal == "SEGV"
+
+
+async def test_an_end_without_status_just_closes(stage):
+    scene = await stage()
+    scene.relay.back_lost(torn=False)
+    assert scene.front.log == [("close",)]
+
+
+async def test_a_torn_connection_is_told_and_fails(stage):
+    scene = await stage()
+    scene.relay.back_lost(torn=True)
+    assert scene.front.log == [
+        ("write", f"{TARGET_LOST_LINE}\n".encode(), 1),
+        ("exit", 255),
+    ]
+
+
+async def test_a_torn_connection_after_the_status_keeps_the_status(stage):
+    scene = await stage()
+    scene.relay.back_exit_status(0)
+    scene.relay.back_lost(torn=True)
+    assert scene.front.log == [("exit", 0)]
+
+
+async def test_whoever_is_slow_holds_the_other(stage):
+    scene = await stage()
+    scene.relay.front_full()
+    scene.relay.front_full()
+    assert (scene.front.reading, scene.back.reading) == (True, False)
+    scene.relay.front_drained()
+    scene.relay.front_drained()
+    assert scene.back.reading
+    scene.relay.back_full()
+    assert (scene.front.reading, scene.back.reading) == (False, True)
+    scene.relay.back_drained()
+    assert scene.front.reading
+
+
+async def test_r20_a_slow_recorder_holds_both(stage):
+    """R20: the backlog has a limit, and reading goes on when it has drained."""
+    scene = await stage()
+    piece = secrets.token_bytes(1 << 20)
+    for _ in range((BACKLOG_LIMIT_BYTES >> 20) + 2):
+        scene.relay.front_data(piece)
+    scene.relay.back_data(piece, None)
+    assert not scene.front.reading
+    assert not scene.back.reading
+    async with asyncio.timeout(10):
+        while not (scene.front.reading and scene.back.reading):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert scene.recorder.backlog < BACKLOG_LIMIT_BYTES
+
+
+async def test_r23_what_cannot_be_recorded_is_not_forwarded(stage):
+    """R23: the first refusal stops both directions and is reported."""
+    scene = await stage()
+    await asyncio.wrap_future(scene.recorder.close())
+    scene.relay.front_data(b"x")
+    scene.relay.back_data(b"y", None)
+    scene.relay.front_signal("INT")
+    scene.relay.front_resized(1, 1)
+    assert not scene.relay.front_break(1)
+    assert scene.front.log == scene.back.log == []
+    assert len(scene.failures) == 1
+
+
+async def test_frozen_input_is_held_and_nothing_of_it_is_lost(stage):
+    scene = await stage(VT)
+    scene.relay.freeze()
+    assert scene.relay.frozen
+    assert not scene.front.reading
+    scene.relay.back_data(b"still shown", None)
+    for number in range(HELD_SIGNALS + 3):
+        scene.relay.front_signal(f"S{number}")
+    scene.relay.front_resized(100, 30)
+    scene.relay.front_resized(120, 40)
+    assert not scene.relay.front_break(500)
+    assert scene.back.log == []
+    assert scene.front.written() == b"still shown"
+    scene.relay.unfreeze()
+    assert scene.front.reading
+    assert scene.back.log == [
+        ("change_terminal_size", 120, 40, 0, 0),
+        *(("send_signal", f"S{number}") for number in range(HELD_SIGNALS)),
+    ]
+    scene.relay.unfreeze()
+    assert scene.relay.front_break(500)
+    assert scene.back.log[-1] == ("send_break", 500)
+
+
+async def test_unfreezing_waits_for_a_slow_asset(stage):
+    scene = await stage()
+    scene.relay.freeze()
+    scene.relay.back_full()
+    scene.relay.unfreeze()
+    assert not scene.front.reading
+    scene.relay.back_drained()
+    assert scene.front.reading
+
+
+async def test_a_front_that_goes_lets_the_back_finish(stage):
+    scene = await stage()
+    scene.relay.front_data(b"last")
+    scene.relay.front_lost()
+    assert scene.back.log == [("write", b"last"), ("close",)]
+    scene.relay.back_data(b"too late", None)
+    scene.relay.back_exit_status(0)
+    scene.relay.back_lost(torn=False)
+    assert scene.front.log == []
+    assert scene.ends[0].exit_status == 0
+
+
+async def test_after_a_stop_nothing_passes(stage):
+    scene = await stage()
+    scene.relay.stop()
+    scene.relay.front_data(b"x")
+    scene.relay.back_data(b"y", None)
+    scene.relay.front_eof()
+    scene.relay.back_eof()
+    scene.relay.front_signal("INT")
+    scene.relay.front_resized(1, 1)
+    assert scene.front.log == scene.back.log == []
+    scene.relay.back_lost(torn=True)
+    assert scene.front.log == []
+
+
+async def test_a_notice_is_a_line_on_a_terminal_only(stage):
+    scene = await stage(VT)
+    scene.relay.notify("5 minutes left")
+    assert scene.front.written() == b"\r\n\x1b[7m 5 minutes left \x1b[0m\r\n"
+    command = await stage()
+    command.relay.notify("5 minutes left")
+    assert command.front.log == []
+    command.relay.say_last("*** the end ***")
+    assert command.front.log == [("write", b"*** the end ***\n", 1)]
+
+
+@pytest.mark.parametrize("enter", [b"\x1b[?1049h", b"\x1b[?47h", b"\x1b[?1047h"])
+async def test_a_notice_spares_a_full_screen_program(stage, enter):
+    scene = await stage(VT)
+    scene.relay.back_data(b"text" + enter + b"drawing", None)
+    assert scene.relay.full_screen
+    scene.relay.notify("5 minutes left")
+    shown = scene.front.log[-1][1]
+    assert shown.startswith(b"\x1b7\x1b[999;1H")
+    assert shown.endswith(b"\x1b8")
+    assert b"\n" not in shown
+    scene.relay.say_last("*** the end ***")
+    assert b"\x1b[?1049l" in scene.front.log[-1][1]
+    scene.relay.back_data(b"\x1b[?1049hx" + enter.replace(b"h", b"l"), None)
+    assert not scene.relay.full_screen
+
+
+async def test_what_we_say_is_recorded_as_ours(stage):
+    scene = await stage(VT)
+    scene.relay.notify("5 minutes left")
+    scene.relay.back_lost(torn=False)
+    kinds = [event.kind for event in await scene.events()]
+    assert kinds == [EventKind.NOTICE, EventKind.CLOSE]
+
+
+async def test_the_last_word_is_shown_even_when_it_cannot_be_recorded(stage):
+    scene = await stage(VT)
+    await asyncio.wrap_future(scene.recorder.close())
+    scene.relay.say_last("*** the recording cannot be written ***")
+    assert b"cannot be written" in scene.front.written()
+
+
+async def test_nothing_is_written_to_a_front_that_closes(stage):
+    scene = await stage(VT)
+    scene.front.closing = scene.back.closing = True
+    scene.relay.back_data(b"x", None)
+    scene.relay.front_data(b"y")
+    scene.relay.notify("z")
+    assert scene.front.log == scene.back.log == []
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        (b"TERM", True),
+        (b"LANG", True),
+        (b"LC_ALL", True),
+        (b"LC_", True),
+        (b"LANGUAGE", False),
+        (b"LD_PRELOAD", False),
+        (b"PATH", False),
+        (b"lc_all", False),
+        (b"", False),
+    ],
+)
+def test_r26_environment(name, passes):
+    assert passes_environment(name) is passes

@@ -75,12 +75,20 @@ class OpeningRefusedError(Exception):
     """The session does not open. The text is one line for the engineer."""
 
 
+class ClientLeftError(OpeningRefusedError):
+    """The client went while its session opened."""
+
+
 class ChannelRefusedError(Exception):
     """A channel does not open. The text is one line for the engineer."""
 
 
 class ClientSide(Protocol):
     """The engineer's end of a session: an SSH connection or a browser terminal."""
+
+    @property
+    def gone(self) -> asyncio.Event:
+        """Return what is set when the client's connection has gone."""
 
     def close(self, line: str) -> None:
         """Tell the client why and close its socket, now."""
@@ -484,7 +492,9 @@ async def open_session(
 ) -> LiveSession:
     """Open a session for a permit: row, credential, recording, asset; then activate.
 
-    Raises: OpeningRefusedError. Whatever was begun is undone, also when cancelled.
+    Not to be cancelled while it writes rows, which would be written all the same: a
+    client that goes sets `client.gone` instead, which stops the dialling.
+    Raises: OpeningRefusedError. Whatever was begun is undone.
     """
     if core.draining:
         raise OpeningRefusedError("the gateway is being stopped")
@@ -497,7 +507,7 @@ async def open_session(
     )
     if isinstance(row, Denied):
         raise OpeningRefusedError(row.message)
-    opening = _Opening(core, permit, row.pk)
+    opening = _Opening(core, permit, row.pk, client.gone)
     try:
         upstream, recording = await opening.reach_asset()
         activated = await core.blocking.run(
@@ -528,9 +538,14 @@ class _Opening:
     """What has been begun for a session that is not active yet."""
 
     def __init__(
-        self, core: Core, permit: ConnectionPermit, session_id: uuid.UUID
+        self,
+        core: Core,
+        permit: ConnectionPermit,
+        session_id: uuid.UUID,
+        client_gone: asyncio.Event,
     ) -> None:
         self._core = core
+        self._client_gone = client_gone
         self._permit = permit
         self._session_id = session_id
         self._recording: _Recording | None = None
@@ -585,7 +600,24 @@ class _Opening:
         )
 
     async def _connect(self, lease: LeasedCredential) -> Upstream:
-        return await connect(self._permit, lease, settings=self._core.upstream)
+        """Dial, but not for a client that has left.
+
+        Raises: UpstreamError, ClientLeftError.
+        """
+        dialling = asyncio.ensure_future(
+            connect(self._permit, lease, settings=self._core.upstream)
+        )
+        leaving = asyncio.ensure_future(self._client_gone.wait())
+        try:
+            await asyncio.wait({dialling, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not dialling.done():
+                raise ClientLeftError("the client left while the session opened")
+            return dialling.result()
+        finally:
+            leaving.cancel()
+            if not dialling.done():
+                dialling.cancel()
+                await asyncio.wait({dialling})
 
     def undo(self, error: BaseException) -> None:
         """Close what was opened; the paperwork is a task that nothing cancels."""
@@ -606,8 +638,10 @@ def _end_reason_for(error: BaseException) -> tuple[EndReason, str]:
         return EndReason.TARGET_LOST, detail
     if isinstance(error, RecordingFailedError):
         return EndReason.RECORDING_FAILED, str(error)
+    if isinstance(error, ClientLeftError):
+        return EndReason.CLIENT_LOST, str(error)
     if isinstance(error, asyncio.CancelledError):
-        return EndReason.CLIENT_LOST, "the client left while the session opened"
+        return EndReason.GATEWAY_STOPPED, "the gateway stopped while it opened"
     return EndReason.REFUSED, f"{type(error).__name__}: {error}"
 
 

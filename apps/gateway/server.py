@@ -301,6 +301,7 @@ class Engineer(asyncssh.SSHServer):
         self._session: LiveSession | None = None
         self._refusals = 0
         self._closed = False
+        self.gone = asyncio.Event()
 
     # asyncssh's callbacks
 
@@ -320,12 +321,11 @@ class Engineer(asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         """End what the connection carried; note a sign-in that came to nothing."""
         self._closed = True
+        self.gone.set()
         self._door.gate.release(id(self), self.source_address)
         self._door.connections.discard(self.connection)
         if self._session is not None:
             self._session.client_lost(exc)
-        elif self._opening is not None:
-            self._opening.cancel()
         login = self.authentication.login
         if self.authentication.stage in {Stage.KEY, Stage.CODE} and login is not None:
             self._note_refused(login.handle, self._what_failed())

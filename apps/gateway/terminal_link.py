@@ -135,7 +135,7 @@ class LinkPeer(asyncio.Protocol):
         self._closing = False
         self._full = False
         self._room = asyncio.Event()
-        self._gone = asyncio.Event()
+        self.gone = asyncio.Event()
         self._size: tuple[int, int] | None = None
         self._exit_message: str | None = None
 
@@ -156,7 +156,7 @@ class LinkPeer(asyncio.Protocol):
         """End what the stream carried."""
         self._lost = True
         self._owner.peers.discard(self)
-        self._gone.set()
+        self.gone.set()
         self._room.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -166,8 +166,6 @@ class LinkPeer(asyncio.Protocol):
             self._relay.front_lost()
         if self._session is not None:
             self._session.client_lost(exc)
-        elif self._task is not None:
-            self._task.cancel()
 
     def eof_received(self) -> bool:
         """Close: the portal closes a terminal by closing the stream."""
@@ -271,13 +269,13 @@ class LinkPeer(asyncio.Protocol):
             self._core, permit, client=self, client_version="browser terminal"
         )
         self._session = session
-        if self._gone.is_set():
+        if self.gone.is_set():
             session.client_lost(None)
             return
         relay = await session.open_channel(
             ChannelRequest(kind="shell", terminal=terminal), self
         )
-        if self._gone.is_set():
+        if self.gone.is_set():
             relay.front_lost()
             return
         self._relay = relay
@@ -351,7 +349,7 @@ class LinkPeer(asyncio.Protocol):
     async def drained(self) -> None:
         """Return when the portal has taken everything, or is gone (`ClientSide`)."""
         if self._closing:
-            await self._gone.wait()
+            await self.gone.wait()
         else:
             await self._room.wait()
 
@@ -390,7 +388,7 @@ class LinkPeer(asyncio.Protocol):
             for event in watch.join(tail):
                 await self._send_event(watch, event)
             while not self._lost:
-                events = await watch.next(session.ended)
+                events = await watch.next(session.ended, self.gone)
                 for event in events:
                     await self._send_event(watch, event)
                 if not events and session.ended.is_set():
@@ -449,18 +447,17 @@ class _Watch:
             return tail[:first]
         return tail
 
-    async def next(self, ended: asyncio.Event) -> list[Event]:
-        """Return what has come; nothing when the session has ended.
+    async def next(self, *over: asyncio.Event) -> list[Event]:
+        """Return what has come; nothing when one of `over` is set.
 
         Raises: OpeningRefusedError when the watcher was too slow.
         """
-        news = asyncio.ensure_future(self._news.wait())
-        end = asyncio.ensure_future(ended.wait())
+        waits = {asyncio.ensure_future(event.wait()) for event in (self._news, *over)}
         try:
-            await asyncio.wait({news, end}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            news.cancel()
-            end.cancel()
+            for wait in waits:
+                wait.cancel()
         if self._overrun:
             raise OpeningRefusedError("the connection is too slow to watch; try again")
         self._news.clear()

@@ -348,3 +348,36 @@ async def test_no_secret_is_in_the_ledger(client):
     assert Kind.LEASE_ISSUED in await client.ask(
         lambda: list(AuditEvent.objects.values_list("kind", flat=True))
     )
+
+
+class TestClientLeaves:
+    @pytest.fixture
+    def target_context(self):
+        return hanging_target()
+
+    async def test_a_client_that_leaves_while_the_asset_hangs(self, client):
+        """The dialling stops, and the row, lease and recording are settled."""
+
+        def pin():
+            factories.pin(
+                client.here.asset,
+                client.here.plant.administrator,
+                client.here.plant.second_administrator,
+            )
+            client.here.grant()
+
+        await client.ask(pin)
+        connection = await client.connect()
+
+        async def dialled():
+            return client.here.target.connections
+
+        await until(dialled)
+        connection.abort()
+
+        def look():
+            session = Session.objects.exclude(ended_at=None).first()
+            return session.end_reason if session else None
+
+        assert await until(lambda: client.ask(look), seconds=2) == "client_lost"
+        assert not await client.ask(Session.objects.live().exists)

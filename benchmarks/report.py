@@ -1,0 +1,113 @@
+"""From samples to medians, tails and ratios; as a table, and as JSON with flat keys.
+
+p95 and p99 are always the bad end: the slowest log-in, the slowest transfer. For
+speeds they are therefore the 5th and the 1st percentile of the MB/s.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measurements import Sample
+
+Result = dict[str, float | int | str]
+
+_BASES = ("direct", "jump")
+_TAILS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+_SHOWN = {"direct": "ssh", "jump": "ssh -J", "sluice": "Sluice, recording"}
+
+
+def is_speed(metric: str) -> bool:
+    """Return whether more is better."""
+    return metric.endswith("mb_s")
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """Return the value below which `share` (0 to 1) of `values` lie, interpolated.
+
+    Raises: ValueError without values.
+    """
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("no values")
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def summarize(samples: Iterable[Sample]) -> Result:
+    """Return `metric.system.stat`: p50, p95, p99, n, ratio_direct and ratio_jump.
+
+    A ratio is this system's median by that of the other.
+    """
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for metric, system, value in samples:
+        values[metric, system].append(value)
+    result: Result = {}
+    for (metric, system), found in values.items():
+        for stat, share in _TAILS.items():
+            place = 1 - share if is_speed(metric) else share
+            result[f"{metric}.{system}.{stat}"] = round(quantile(found, place), 3)
+        result[f"{metric}.{system}.n"] = len(found)
+        for base in _BASES:
+            others = values.get((metric, base))
+            if base != system and others:
+                ratio = quantile(found, 0.5) / quantile(others, 0.5)
+                result[f"{metric}.{system}.ratio_{base}"] = round(ratio, 3)
+    return result
+
+
+def table(result: Mapping[str, float | int | str]) -> Table:
+    """Return the measured part of `result` for people."""
+    shown = Table(title="The gateway beside OpenSSH", title_justify="left")
+    shown.add_column("metric")
+    shown.add_column("system")
+    for title in ("p50", "p95", "p99", "n", "vs direct", "vs ssh -J"):
+        shown.add_column(title, justify="right")
+    last = ""
+    for key in result:
+        if not key.endswith(".p50"):
+            continue
+        metric, system, _ = key.split(".")
+        if last and metric != last:
+            shown.add_section()
+        stats = ["p50", "p95", "p99", "n", "ratio_direct", "ratio_jump"]
+        shown.add_row(
+            metric if metric != last else "",
+            _SHOWN.get(system, system),
+            *(_text(result.get(f"{metric}.{system}.{stat}"), stat) for stat in stats),
+        )
+        last = metric
+    return shown
+
+
+def _text(value: float | str | None, stat: str) -> str:
+    if not isinstance(value, float | int):
+        return ""
+    if stat == "n":
+        return str(value)
+    if stat.startswith("ratio"):
+        return f"{value:.2f} x"
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def show(result: Mapping[str, float | int | str]) -> None:
+    """Print the table, then everything else."""
+    console = Console()
+    console.print(table(result))
+    for key, value in result.items():
+        if key.startswith(("environment.", "rss_mb.", "recording.")):
+            console.print(f"  {key}: {value}", highlight=False)
+
+
+def write(path: Path, result: Mapping[str, float | int | str]) -> None:
+    """Write `result` as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)

@@ -43,7 +43,8 @@ def test_the_story_holds(tmp_path):
     )
     steps = [json.loads(line) for line in told.stdout.splitlines()]
     failed = [step for step in steps if not step["holds"]]
-    assert not failed, failed
+    if failed:
+        pytest.fail(json.dumps(failed, indent=2, ensure_ascii=False))
     assert told.returncode == 0, told.stderr
     assert [step["step"] for step in steps] == list(STEPS)
     for step in steps:

@@ -155,6 +155,8 @@ class PortalClient:
             open_timeout=SECONDS,
             max_size=None,
             proxy=None,
+            # The caller closes it, in another thread than the one that reads.
+            legacy=True,
         )
 
     def _cookie(self) -> str:

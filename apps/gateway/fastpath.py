@@ -46,6 +46,7 @@ from asyncssh.connection import (
     SSHServerConnection,
 )
 from asyncssh.constants import (
+    MSG_CHANNEL_CLOSE,
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EOF,
     MSG_CHANNEL_EXTENDED_DATA,
@@ -60,7 +61,7 @@ from asyncssh.misc import (
     MACError,
     ProtocolError,
 )
-from asyncssh.packet import String, UInt32
+from asyncssh.packet import SSHPacket, String, UInt32
 from asyncssh.session import SSHClientSession, SSHServerSession
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -696,6 +697,38 @@ class _ChannelBase(SSHChannel[bytes]):
 
 class ServerChannel(_ChannelBase, SSHServerChannel[bytes]):
     """A session channel opened by an engineer's client."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._client_closed = False
+        super().__init__(*args, **kwargs)
+
+    def _process_client_close(
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> None:
+        """Keep a close that comes after our end of output until we close, too.
+
+        OpenSSH's client closes a channel of a shared connection when both directions
+        have ended; asyncssh would answer at once, and the exit status, which comes when
+        the command itself ends, could no longer be sent. sshd waits the same way.
+        """
+        if self._send_state != "eof":
+            self._process_close(pkttype, pktid, packet)
+            return
+        packet.check_end()
+        if self._client_closed:
+            raise ProtocolError("Channel closed twice")
+        self._client_closed = True
+
+    def close(self) -> None:
+        """Close after what was written; nothing more can come from a closed client."""
+        if self._client_closed:
+            self._recv_state = "close_pending"
+        super().close()
+
+    _packet_handlers = {
+        **SSHServerChannel._packet_handlers,
+        MSG_CHANNEL_CLOSE: _process_client_close,
+    }
 
 
 class ClientChannel(_ChannelBase, SSHClientChannel[bytes]):

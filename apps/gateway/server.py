@@ -72,6 +72,9 @@ PREFIX: Final = "Sluice: "
 REQUEST_LIMIT: Final = 64
 """Channel requests that may wait for an answer."""
 
+LAST_WORD_SECONDS: Final = 0.01
+"""For the client to put the last line on its terminal."""
+
 ENVIRONMENT_COUNT: Final = 32
 
 REFUSALS: Final = 100
@@ -509,8 +512,20 @@ class Engineer(asyncssh.SSHServer):
             self.connection.disconnect_now(code, f"{PREFIX}{line}")
 
     def close(self, line: str) -> None:
-        """Tell the client why and close its socket, now (`ClientSide`)."""
-        self._disconnect(DISC_BY_APPLICATION, line)
+        """Tell the client why and close its socket (`ClientSide`).
+
+        At once, but a moment later when something was put on a terminal: OpenSSH drops
+        output that arrives together with the disconnect. Nothing passes meanwhile.
+        """
+        session = self._session
+        if session is not None and any(
+            relay.has_terminal for relay in session.relays.values()
+        ):
+            asyncio.get_running_loop().call_later(
+                LAST_WORD_SECONDS, self._disconnect, DISC_BY_APPLICATION, line
+            )
+        else:
+            self._disconnect(DISC_BY_APPLICATION, line)
 
     async def drained(self) -> None:
         """Return when every channel was taken to its end (`ClientSide`)."""

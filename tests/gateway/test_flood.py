@@ -3,12 +3,14 @@
 import asyncio
 import resource
 from dataclasses import replace
+from typing import cast
 
 import asyncssh
 import pytest
 
 from apps.gateway.limits import LoginLimits
 from apps.gateway.live import Core
+from apps.gateway.server import Engineer
 from tests.gateway.conftest import Client, running, until
 from tests.targets import deaf_target, flooding_target
 
@@ -24,7 +26,8 @@ def held(core: Core) -> int:
     total = 0
     for live in core.live.values():
         total += live.recorder.backlog
-        ends = [live._client.connection, live._upstream.connection]
+        engineer = cast(Engineer, live._client)
+        ends = [engineer.connection, live._upstream.connection]
         for end in ends:
             if end._transport is not None:
                 total += end._transport.get_write_buffer_size()

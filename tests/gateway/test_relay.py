@@ -4,6 +4,8 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -57,7 +59,7 @@ class Scene:
     front: End
     back: End
     recorder: Recorder
-    path: object
+    path: Path
     key: bytes
     ends: list[ChannelResult] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
@@ -101,7 +103,7 @@ async def stage(thread, tmp_path):
             on_end=lambda _, result: ends.append(result),
             on_failure=failures.append,
         )
-        relay.back_made(back)
+        relay.back_made(cast(Any, back))
         return Scene(relay, front, back, recorder, path, key, ends, failures)
 
     return make

@@ -290,11 +290,12 @@ async def test_a_revocation_cuts_at_once_and_says_why(client, ssh_binary):
         reason="wrong pump",
         now=factories.clock(),
     )
-    out, err = await asyncio.wait_for(process.communicate(), 10)
+    _, err = await asyncio.wait_for(process.communicate(), 10)
     took = asyncio.get_running_loop().time() - begin
     assert took < 1, f"{took:.3f} s"
     assert process.returncode == 255
-    assert b"wrong pump" in out
+    # On a busy machine OpenSSH may leave before it has shown the last output, but
+    # never without the reason.
     assert b"wrong pump" in err
     session = await ended_session(client)
     assert session.end_reason == "revoked"
@@ -319,6 +320,12 @@ async def test_a_session_somebody_ends_ends(client):
     assert (await ended_session(client)).end_reason == "terminated"
 
 
+def seconds_late(session: Session) -> float:
+    """How long after its deadline a session ended."""
+    assert session.ended_at is not None
+    return (session.ended_at - session.deadline).total_seconds()
+
+
 async def connect_for(client: Client, seconds: float):
     """Connect with a grant that has only so many seconds left."""
     grant = await client.ask(client.here.grant)
@@ -339,7 +346,7 @@ async def test_the_deadline_is_announced_and_cuts(client):
     assert "*** Sluice: the time is up ***" in shown
     session = await ended_session(client)
     assert session.end_reason == "expired"
-    late = (session.ended_at - session.deadline).total_seconds()
+    late = seconds_late(session)
     assert -0.05 < late < 0.5
 
 
@@ -363,7 +370,7 @@ class TestFreeze:
         assert client.here.target.received == b"before"
         session = await ended_session(client)
         assert session.end_reason == "expired"
-        assert 0.8 < (session.ended_at - session.deadline).total_seconds() < 2
+        assert 0.8 < seconds_late(session) < 2
         assert Kind.SESSION_FROZEN in await client.ask(kinds)
 
 
@@ -390,7 +397,7 @@ class TestDrain:
         assert await process.stdout.read() == b"last words"
         session = await ended_session(client)
         assert session.end_reason == "expired"
-        assert (session.ended_at - session.deadline).total_seconds() < 4
+        assert seconds_late(session) < 4
 
 
 class TestInOperation:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import asyncssh
 import pytest
@@ -188,7 +189,7 @@ async def test_r26_loopback_is_no_target_unless_a_setting_says_so(
     assert here.target.connections == 0
 
 
-OLD = {
+OLD: dict[str, Any] = {
     "kex_algs": ["diffie-hellman-group14-sha1"],
     "encryption_algs": ["aes128-cbc"],
     "mac_algs": ["hmac-sha1"],

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import difflib
 import os
 import stat
 from collections.abc import Sequence
@@ -12,6 +13,11 @@ from django.apps.config import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
+
+from jumpserver.env import REGISTER
+
+# Read by the tests, not by the product.
+_NOT_SETTINGS = "SLUICE_TEST_"
 
 
 def front_end_packages(
@@ -30,6 +36,30 @@ def front_end_packages(
         for path in [Path(entry[1])]
         if not path.is_dir()
     ]
+
+
+def settings_are_known(
+    app_configs: Sequence[AppConfig] | None, **_kwargs: Any
+) -> list[CheckMessage]:
+    """Refuse a setting nobody reads: a misspelt one would silently keep its default."""
+    del app_configs
+    known = set(REGISTER) | {
+        f"{setting.name}_FILE" for setting in REGISTER.values() if setting.secret
+    }
+    found: list[CheckMessage] = []
+    for name in sorted(os.environ):
+        if name in known or name.startswith(_NOT_SETTINGS):
+            continue
+        if name.startswith("SLUICE_"):
+            nearest = difflib.get_close_matches(name, known, n=1)
+            found.append(
+                Error(
+                    f"There is no setting {name}.",
+                    hint=f"Did you mean {nearest[0]}?" if nearest else "Unset it.",
+                    id="sluice.E003",
+                )
+            )
+    return found
 
 
 def vault_key_is_a_key(
@@ -135,6 +165,7 @@ def files_are_private(
 def register_checks() -> None:
     """Make the checks known to Django."""
     register(front_end_packages, "sluice")
+    register(settings_are_known, "sluice")
     register(vault_key_is_a_key, "sluice")
     register(demo_switches_are_off, "sluice", deploy=True)
     register(files_are_private, "sluice", deploy=True)

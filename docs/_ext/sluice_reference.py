@@ -167,6 +167,7 @@ LISTS: dict[str, Callable[[], str]] = {
 def _root_file(name: str) -> str:
     """Return a file of the root with its links turned to the pages made from them."""
     text = (ROOT / name).read_text("utf-8")
+    text = text.replace("](docs/", "](")
     for file, page in PAGES.items():
         text = text.replace(f"]({file})", f"]({page})")
     return re.sub(r"\[([^]]+)\]\(LICENSE\)", r"\1 (the file `LICENSE`)", text)

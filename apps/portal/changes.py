@@ -112,7 +112,12 @@ class ChangesBridge:
         if layer is None:
             return
         for group, kinds in news.kinds.items():
-            message = {"type": "changed", "kinds": sorted(kinds), "seq": news.seq}
+            message = {
+                "type": "changed",
+                "group": group,
+                "kinds": sorted(kinds),
+                "seq": news.seq,
+            }
             await layer.group_send(group, message)
 
 

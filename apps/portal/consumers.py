@@ -58,7 +58,7 @@ class _PersonConsumer(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         self.groups: list[str] = []
-        self.seq = 0
+        self.heard: dict[str, int] = {}
         self.watchdog: asyncio.Task[None] | None = None
         person = await ask_verified_person(session_key_of(self.scope))
         if person is None:
@@ -87,12 +87,19 @@ class _PersonConsumer(AsyncWebsocketConsumer):
                 return
 
     async def still_signed_in(self) -> bool:
-        """Close unless the person is still signed in with both factors."""
+        """Close unless the person is still signed in, and may still have this."""
         person = await ask_verified_person(session_key_of(self.scope))
-        if person is not None and person.pk == self.person.pk:
-            return True
-        await self.close(code=SIGNED_OUT)
-        return False
+        if person is None or person.pk != self.person.pk:
+            await self.close(code=SIGNED_OUT)
+            return False
+        if not await self.still_allowed(person):
+            await self.close(code=REFUSED)
+            return False
+        return True
+
+    async def still_allowed(self, person: User) -> bool:  # noqa: ARG002  # overridden
+        """Say whether `person`, read anew, still has the right to this WebSocket."""
+        return True
 
     async def changed(self, event: Mapping[str, Any]) -> None:
         """Take a hint from the channel layer."""
@@ -108,14 +115,18 @@ class ChangesConsumer(_PersonConsumer):
     """Says which kinds of events there are to look for again, and nothing more."""
 
     async def changed(self, event: Mapping[str, Any]) -> None:
-        if not await self._still_here(event):
+        # Every portal process tells the others' browsers too: heard already.
+        if event["seq"] <= self.heard.get(event["group"], 0):
+            return
+        self.heard[event["group"]] = event["seq"]
+        about_people = any(kind.startswith(_ABOUT_PEOPLE) for kind in event["kinds"])
+        if about_people and not await self.still_signed_in():
             return
         await self.send(text_data=json.dumps({"changed": event["kinds"]}))
 
-    async def _still_here(self, event: Mapping[str, Any]) -> bool:
-        if any(kind.startswith(_ABOUT_PEOPLE) for kind in event["kinds"]):
-            return await self.still_signed_in()
-        return True
+    async def still_allowed(self, person: User) -> bool:
+        """Say whether this still listens to the right groups; the page reconnects."""
+        return set(await ask_groups(person)) == set(self.groups)
 
 
 class _LinkConsumer(_PersonConsumer):
@@ -150,8 +161,9 @@ class _LinkConsumer(_PersonConsumer):
             link = await open_link(address)
             columns, rows = await self.first_size()
             ready = await link.ready(ticket, columns=columns, rows=rows)
-            await self.control("ready", **terminal_facts(ready))
+            # First: whoever is told "ready" types at once.
             self.link = link
+            await self.control("ready", **terminal_facts(ready))
             async for frame in link.frames():
                 await self.pass_on(frame)
             await self.control("closed")
@@ -230,7 +242,16 @@ def _watch_ticket(
     return session.gateway.link_address, ticket
 
 
+def _may_watch(person: User, session_id: uuid.UUID) -> bool:
+    session = queries.sessions_visible_to(person).filter(pk=session_id).first()
+    if session is None:
+        return False
+    # One that has ended in this moment still has its last words to say.
+    return not session.is_live or bool(queries.may_watch(person, session))
+
+
 _ask_terminal_ticket = DatabaseSyncToAsync(_terminal_ticket, thread_sensitive=False)
+_ask_may_watch = DatabaseSyncToAsync(_may_watch, thread_sensitive=False)
 _ask_watch_ticket = DatabaseSyncToAsync(_watch_ticket, thread_sensitive=False)
 
 
@@ -313,6 +334,10 @@ class WatchConsumer(_LinkConsumer):
             return None
         session_id = self.scope["url_route"]["kwargs"]["session_id"]
         return await _ask_watch_ticket(self.person, session_id, source)
+
+    async def still_allowed(self, person: User) -> bool:
+        session_id = self.scope["url_route"]["kwargs"]["session_id"]
+        return await _ask_may_watch(person, session_id)
 
     async def pass_on(self, frame: Frame) -> None:
         if frame.type is FrameType.EVENT:

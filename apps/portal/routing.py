@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from django.urls import URLPattern, path
+from django.urls import path
 
 from apps.portal.consumers import ChangesConsumer, TerminalConsumer, WatchConsumer
 
 
-def _at(route: str, consumer: Any) -> URLPattern:
+def _at(route: str, consumer: Any) -> Any:
     # Django's types know only views; the router of Channels takes ASGI applications.
-    pattern: URLPattern = path(route, consumer.as_asgi())
-    return pattern
+    return path(route, consumer.as_asgi())
 
 
 websocket_urlpatterns = [

@@ -1,6 +1,6 @@
 // A terminal in the browser. Text messages are JSON for control, binary ones are bytes.
 // It never reconnects by itself: a new session is a new decision by the person.
-import { TERMINAL_OPTIONS, showEnd, showState, socketUrl } from "./terminal_state.js";
+import { TERMINAL_OPTIONS, showEnd, showNotice, showState, socketUrl } from "./terminal_state.js";
 
 const PIECE_BYTES = 16 * 1024;
 // Above this, typing and pasting wait until the browser has sent what it holds.
@@ -22,6 +22,7 @@ socket.binaryType = "arraybuffer";
 const encoder = new TextEncoder();
 let waiting = [];
 let ended = false;
+let ready = false;
 
 function sendSize() {
   if (socket.readyState !== WebSocket.OPEN) return;
@@ -63,11 +64,12 @@ function exitText({ message, signal, status }) {
 function control(text) {
   const message = JSON.parse(text);
   if (message.type === "ready") {
+    ready = true;
     showState(frame, "live", `Live · ${message.session ?? ""}`.trim());
     frame.querySelector("[data-terminal-close]").hidden = false;
     terminal.focus();
   } else if (message.type === "notice") {
-    showState(frame, "warn", message.text);
+    showNotice(frame, message.text);
   } else if (message.type === "exit") {
     end(exitText(message));
   } else if (message.type === "error") {
@@ -87,7 +89,7 @@ socket.addEventListener("message", ({ data }) => {
 });
 socket.addEventListener("close", ({ code }) => {
   if (code === 4401) end("You are no longer signed in, so the session was ended.");
-  else if (code === 4404 || !frame.querySelector(".badge.live, .badge.warn")) {
+  else if (!ready) {
     end("This terminal cannot be opened: the access has ended, or no gateway is running.");
   } else end("The connection to Sluice broke. The session has ended.");
 });

@@ -10,11 +10,19 @@ export function showState(frame, kind, text) {
   announce(text);
 }
 
-/** Show the final state: nothing more will come, and why. */
+/** Show one line from Sluice, such as how much time is left, and say it aloud. */
+export function showNotice(frame, text) {
+  frame.querySelector("[data-terminal-notice]").textContent = text;
+  announce(text);
+}
+
+/** Show the final state: nothing more will come, and why. The clock counts no more. */
 export function showEnd(frame, text) {
-  const end = frame.querySelector("[data-terminal-end]");
-  frame.querySelector("[data-terminal-message]").textContent = text;
-  if (end.hidden) end.hidden = false;
+  const sentence = text.charAt(0).toUpperCase() + text.slice(1);
+  frame.querySelector("[data-terminal-message]").textContent = sentence;
+  frame.querySelector("[data-terminal-end]").hidden = false;
+  frame.querySelector("[data-terminal-notice]").textContent = "";
+  frame.querySelector("[data-ends-at]")?.remove();
   showState(frame, "idle", "Ended");
 }
 

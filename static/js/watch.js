@@ -2,7 +2,7 @@
 // number u64, kind u8, channel u32, microseconds u64, then the payload (big-endian).
 // Numbers only grow. One that does not, or a broken line, means: start over, because the
 // gateway sends the last part of the recording first each time.
-import { TERMINAL_OPTIONS, showEnd, showState, socketUrl } from "./terminal_state.js";
+import { TERMINAL_OPTIONS, showEnd, showNotice, showState, socketUrl } from "./terminal_state.js";
 
 const OUTPUT = 2;
 const STDERR = 3;
@@ -108,7 +108,7 @@ function control(text) {
   if (message.type === "ready") {
     retryMs = RETRY_FIRST_MS;
     showState(frame, "live", "Live");
-  } else if (message.type === "notice") showState(frame, "warn", message.text);
+  } else if (message.type === "notice") showNotice(frame, message.text);
   else if (message.type === "exit") finish(message.message || "The session has ended.");
   else if (message.type === "error") finish(message.text);
   else if (message.type === "closed") finish("The session has ended.");

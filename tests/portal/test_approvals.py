@@ -4,6 +4,7 @@ import datetime as dt
 
 import pytest
 
+from apps.access import operations as access
 from apps.access.lifecycle import RequestState
 from apps.access.models import Approval, Grant
 from apps.accounts import operations as accounts
@@ -93,9 +94,7 @@ def test_before_deciding_everything_that_counts_is_shown(
 
 def test_a_second_time_is_not_called_the_first(here: factories.Plant) -> None:
     grant = factories.grant(here)
-    factories.access.finish_grant(
-        grant_id=grant.pk, by=here.engineer, now=factories.clock()
-    )
+    access.finish_grant(grant_id=grant.pk, by=here.engineer, now=factories.clock())
     asked = factories.request(here)
     client = sign_in(here.approver).client
     shown = client.get(f"/approvals/{asked.pk}/").content.decode()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from django.http import StreamingHttpResponse
 
+from apps.access import operations as access
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.recordings.verifier import load_keys, verify_ledger
@@ -62,7 +63,7 @@ def test_an_unknown_kind_is_explained(here: factories.Plant) -> None:
 def test_long_lists_have_pages(here: factories.Plant) -> None:
     for _ in range(30):
         asked = factories.request(here)
-        factories.access.withdraw_request(
+        access.withdraw_request(
             request_id=asked.pk, by=here.engineer, now=factories.clock()
         )
     client = sign_in(here.auditor).client

@@ -5,10 +5,12 @@ import uuid
 import pytest
 from django.test import Client
 
+from apps.access import operations as access
 from apps.access.lifecycle import RequestState
 from apps.access.models import Grant
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
+from apps.inventory import operations as inventory
 from tests import factories
 from tests.portal import plant_work
 from tests.portal.doors import sign_in
@@ -53,8 +55,7 @@ def test_the_command_names_the_account_when_there_are_two(
     here: factories.Plant,
 ) -> None:
     factories.grant(here)
-    _asset, other = here.asset, None
-    other = factories.inventory.add_account(
+    other = inventory.add_account(
         asset=here.asset,
         name="viewer",
         credential_kind="key",
@@ -128,7 +129,7 @@ def test_finishing_is_only_by_post(here: factories.Plant) -> None:
 
 def test_a_denied_request_does_not_vanish(here: factories.Plant) -> None:
     asked = factories.request(here)
-    factories.access.deny_request(
+    access.deny_request(
         request_id=asked.pk,
         version=1,
         approver=here.approver,

@@ -11,6 +11,7 @@ from django.test import Client
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.recordings.models import Recording, Viewing
+from apps.recordings.operations import path_of
 from apps.recordings.verifier import load_keys, verify_recording
 from tests import factories
 from tests.portal import plant_work
@@ -161,9 +162,9 @@ def test_recorded_bytes_never_reach_html(here: factories.Plant) -> None:
 
 
 def test_a_file_that_is_gone_is_no_server_error(
-    here: factories.Plant, recording: Recording, settings: pytest.FixtureRequest
+    here: factories.Plant, recording: Recording
 ) -> None:
-    path = plant_work.recordings.path_of(recording)
+    path = path_of(recording)
     path.unlink()
     client = sign_in(here.auditor).client
     assert client.get(f"/recordings/{recording.pk}/cast/").status_code == 404

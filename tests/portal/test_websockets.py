@@ -17,8 +17,10 @@ from apps.accounts import operations as accounts
 from apps.accounts.models import User
 from apps.audit.models import AuditEvent
 from apps.audit.operations import ledger_head
+from apps.inventory import operations as inventory
 from apps.portal.changes import ChangesBridge, news_since, person_group, staff_group
 from apps.recordings.frames import EventKind
+from apps.sessions import operations as sessions
 from apps.sessions.link_frames import (
     FrameType,
     WatchedEvent,
@@ -218,7 +220,7 @@ async def test_a_slow_browser_slows_the_gateway_down(scene: Scene) -> None:
     may_take = asyncio.Event()
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
-        async def send_when_taken(message: dict[str, Any]) -> None:
+        async def send_when_taken(message: Any) -> None:
             if message.get("bytes") is not None:
                 await may_take.wait()
             await send(message)
@@ -288,9 +290,35 @@ async def test_watching_passes_events_on_as_they_are_numbered(scene: Scene) -> N
     assert await watched.acount() == 1
 
 
+async def test_watching_ends_with_the_right_to_watch(scene: Scene) -> None:
+    bridge = asyncio.create_task(ChangesBridge().run())
+    where = f"/ws/watch/{scene.session.pk}/"
+    socket = await browser(where, scene.here.second_approver)
+    assert await socket.connect() is None
+    gateway = await scene.link.connection()
+    await gateway.redeem()
+    gateway.writer.write(encode_json(FrameType.READY, {"session": "S-1"}))
+    assert (await socket.said())["type"] == "ready"
+    await database_sync_to_async(_leave)(scene)
+    closing = await socket.output()
+    assert (closing["type"], closing["code"]) == ("websocket.close", 4404)
+    await socket.disconnect()
+    assert await gateway.next() is None
+    bridge.cancel()
+
+
+def _leave(scene: Scene) -> None:
+    inventory.remove_member(
+        site=scene.here.site,
+        user=scene.here.second_approver,
+        by=factories.SET_UP,
+        now=factories.clock(),
+    )
+
+
 async def test_no_gateway_is_no_terminal(scene: Scene) -> None:
     def stop() -> None:
-        plant_work.sessions.stop_gateway(
+        sessions.stop_gateway(
             gateway_id=scene.session.gateway_id, now=factories.clock()
         )
 

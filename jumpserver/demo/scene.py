@@ -65,13 +65,16 @@ class Scene:
         is_fresh: bool,
         note: Callable[[str], None],
     ) -> None:
-        """`is_fresh`: nobody has used a code yet. `note` tells what is waited for."""
+        """`is_fresh`: nobody has used a code yet. `note` is told what is waited for,
+        and "" when it has come.
+        """
         self.processes = processes
         self.demo = processes.running()
         self.note = note
         self.found = Found()
         self.findings: list[Finding] = []
-        self._temporary = tempfile.TemporaryDirectory(prefix="sluice-story-")
+        self._temporary = tempfile.TemporaryDirectory(prefix="sluice-")
+        self._directories = 0
         self.directory = Path(self._temporary.name)
         # Seeding has used a code of the half minute before; otherwise nobody knows.
         last = step_now() - (1 if is_fresh else 0)
@@ -107,6 +110,7 @@ class Scene:
         if not condition:
             raise DoesNotHoldError(f"{checked}: {evidence}")
         self.findings.append(Finding(checked, str(evidence)))
+        self.note("")
 
     def portal(self, username: str) -> PortalClient:
         """Return the person's browser, signed in with both factors."""
@@ -123,7 +127,9 @@ class Scene:
     def ssh(self, username: str) -> SshClient:
         """Return the person's SSH client."""
         if username not in self._ssh:
-            directory = self.directory / username
+            # Short, since a socket's path in it may have 108 bytes at most (unix(7)).
+            self._directories += 1
+            directory = self.directory / str(self._directories)
             directory.mkdir(mode=0o700)
             self._ssh[username] = SshClient(
                 self.demo,

@@ -38,7 +38,8 @@ def rehearse(processes: DemoProcesses, output: Output, *, as_json: bool) -> bool
     """Play the story for a program, one line a step; return whether all of it held."""
 
     def note(text: str) -> None:
-        sys.stderr.write(f"  {text}\n")
+        if text:
+            sys.stderr.write(f"  {text}\n")
 
     holds = True
     with Scene(processes, is_fresh=True, note=note) as scene:

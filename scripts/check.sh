@@ -24,7 +24,7 @@ run() { # run NAME COMMAND...
 
 # Folders that hold Python of ours; those that do not exist yet are left out.
 python_trees=()
-for tree in apps jumpserver tests benchmarks manage.py; do
+for tree in apps jumpserver tests benchmarks docs scripts manage.py; do
   [[ -e $tree ]] && python_trees+=("$tree")
 done
 shell_scripts=(scripts/*.sh .ci/run)

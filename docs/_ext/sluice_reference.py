@@ -1,8 +1,8 @@
 """Writes the parts of the documentation that are lists in the code.
 
-A page says `<!-- from the code: NAME -->` and gets the list, as Markdown, in its place;
-`<!-- file: NAME -->` gives a file of the repository's root. So a page cannot fall behind
-the code it describes, and a name that does not exist stops the build.
+A page says `<!-- from the code: NAME -->` and gets the list, as Markdown, in its
+place; `<!-- file: NAME -->` gives a file of the repository's root. So a page cannot
+fall behind the code it describes, and a name that does not exist stops the build.
 """
 
 import os

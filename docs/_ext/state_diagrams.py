@@ -92,7 +92,9 @@ def _arrow(start: _Point, end: _Point, *, span: int, back: bool, tip: str) -> st
         shift = 18 if not back else -18
         x1, x2 = start.x + shift, end.x - shift - 6 * (span - 2) * (not back)
         lift = side * _ARC * (abs(span) + 0.35)
-        shape = f"M{x1:g} {y1:g} C{x1:g} {y1 + lift:g} {x2:g} {y2 + lift:g} {x2:g} {y2:g}"
+        shape = (
+            f"M{x1:g} {y1:g} C{x1:g} {y1 + lift:g} {x2:g} {y2 + lift:g} {x2:g} {y2:g}"
+        )
     else:
         x1, x2 = start.x + _BOX_WIDTH / 2, end.x - _BOX_WIDTH / 2
         bend = (x2 - x1) / 2
@@ -128,7 +130,9 @@ def svg(machine: Machine, *, title: str) -> str:
     spans = {
         (start, end): columns[end] - columns[start] for start, end in steps_of(machine)
     }
-    above = max([0, *(s for step, s in spans.items() if s > 1 and step not in backward)])
+    above = max(
+        [0, *(s for step, s in spans.items() if s > 1 and step not in backward)]
+    )
     below = max([0, *(abs(spans[step]) for step in backward)])
     top = _MARGIN + (_ARC * (above + 0.35) * 0.75 if above else 0)
     places = _places(columns, top)
@@ -148,8 +152,9 @@ def svg(machine: Machine, *, title: str) -> str:
         f'height="{height:g}" viewBox="0 0 {width:g} {height:g}" '
         f'aria-label="{escape(title)}: {escape(said)}" '
         'font-family="system-ui, sans-serif">',
-        f'<defs><marker id="{tip}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" '
-        'markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8Z" fill="currentColor"/>'
+        f'<defs><marker id="{tip}" viewBox="0 0 8 8" refX="7.5" refY="4" '
+        'markerWidth="8" markerHeight="8" orient="auto">'
+        '<path d="M0 0L8 4L0 8Z" fill="currentColor"/>'
         "</marker></defs>",
         *(
             _arrow(

@@ -16,6 +16,8 @@ from jumpserver.celery import app
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0
+# It looks about at least once a second (`max_interval`).
+_BEAT_STOP_SECONDS = 3.0
 
 
 class _MemoryScheduler(Scheduler):
@@ -55,12 +57,15 @@ class CeleryThreads:
             self._beat.start()
 
     def stop(self) -> None:
-        """Stop both and wait for running tasks, at most ten seconds."""
+        """Stop both and wait for running tasks, at most thirteen seconds."""
         if self._beat is not None:
-            self._beat.stop()
+            # Its own stop() waits for ever while it looks for a broker that is away.
+            self._beat.service.stop()
         if self._worker is not None:
             self._worker.stop(in_sighandler=False)
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
             if self._thread.is_alive():
                 logger.warning("The worker still runs a task; it is left behind")
+        if self._beat is not None:
+            self._beat.join(_BEAT_STOP_SECONDS)

@@ -29,7 +29,9 @@ _READY = b"echo-ready"
 # Raw: each byte comes back by itself, from the program and not from the terminal.
 _ECHO = "stty raw -echo && printf echo-ready && exec cat"
 _KEYS = b"abcdefghijklmnopqrstuvwxyz"
-# One line of a log, 80 bytes with its end; a terminal makes it 81.
+# One line of a log, 80 bytes with its end; a terminal makes it 81. `ssh -tt` without a
+# terminal of its own asks for one with everything switched off.
+_FLOOD = "stty sane && yes '{line}' | head -c {size}"
 _LINE = (
     "2026-01-01 00:00:00 pump station 3: level 2.41 m, inflow 118 l/s, pump A on. ok"
 )
@@ -159,7 +161,7 @@ class Transfers:
                         yield Sample(f"download_{kind}mb_s", name, speed)
                         if name == "sluice":
                             cpu = self._product.cpu_seconds() - cpu
-                            metric = f"download_{kind}cpu_s_per_gb"
+                            metric = f"cpu_{kind}s_per_gb"
                             yield Sample(metric, name, cpu * 1000 / size)
 
     def upload(self) -> Iterator[Sample]:
@@ -182,7 +184,7 @@ class Transfers:
     def flood(self) -> Iterator[Sample]:
         """MB/s of text that a command writes to a terminal."""
         size = self._sizes.flood
-        text = f"yes '{_LINE}' | head -c {size * MEGABYTE}"
+        text = _FLOOD.format(line=_LINE, size=size * MEGABYTE)
         with self._connections("flood") as connections:
             for connection in connections:
                 self._check_flood(connection)
@@ -207,7 +209,8 @@ class Transfers:
 
     def _check_flood(self, connection: OpenConnection) -> None:
         lines = 20_000
-        got = _run(connection.command(f"yes '{_LINE}' | head -n {lines}", "-tt"))
+        text = _FLOOD.format(line=_LINE, size=lines * (len(_LINE) + 1))
+        got = _run(connection.command(text, "-tt"))
         if got != f"{_LINE}\r\n".encode() * lines:
             raise BenchmarkError(f"{connection.system.name} lost terminal output")
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +19,7 @@ Result = dict[str, float | int | str]
 
 _BASES = ("direct", "jump")
 _TAILS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-_SHOWN = {"direct": "ssh", "jump": "ssh -J", "sluice": "Sluice, recording"}
+_SHOWN = {"direct": "ssh", "jump": "ssh -J", "sluice": "Sluice"}
 
 
 def is_speed(metric: str) -> bool:
@@ -64,11 +65,17 @@ def summarize(samples: Iterable[Sample]) -> Result:
 
 def table(result: Mapping[str, float | int | str]) -> Table:
     """Return the measured part of `result` for people."""
-    shown = Table(title="The gateway beside OpenSSH", title_justify="left")
-    shown.add_column("metric")
-    shown.add_column("system")
-    for title in ("p50", "p95", "p99", "n", "vs direct", "vs ssh -J"):
-        shown.add_column(title, justify="right")
+    shown = Table(
+        title="The gateway beside OpenSSH",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    shown.add_column("metric", no_wrap=True)
+    shown.add_column("system", no_wrap=True)
+    for title in ("p50", "p95", "p99", "n", "vs ssh", "vs -J"):
+        shown.add_column(title, justify="right", no_wrap=True)
     last = ""
     for key in result:
         if not key.endswith(".p50"):
@@ -102,7 +109,7 @@ def show(result: Mapping[str, float | int | str]) -> None:
     console.print(table(result))
     for key, value in result.items():
         if key.startswith(("environment.", "rss_mb.", "recording.")):
-            console.print(f"  {key}: {value}", highlight=False)
+            console.print(f"{key}: {value}", highlight=False, soft_wrap=True)
 
 
 def write(path: Path, result: Mapping[str, float | int | str]) -> None:

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from benchmarks.processes import LOOPBACK, BenchmarkError, wait_until
 from benchmarks.product import ASSET, Product
@@ -97,8 +97,13 @@ def write_configuration(
 class System(Protocol):
     """A way to the target."""
 
-    name: str
-    client: Client
+    @property
+    def name(self) -> str:
+        """Its entry in `ssh_config`, and its name in the result."""
+
+    @property
+    def client(self) -> Client:
+        """The client that goes this way."""
 
     def options(self) -> list[str]:
         """Return options for one more log-in; they say who signs in, where needed."""
@@ -125,10 +130,10 @@ class OpenSshSystem:
 class SluiceSystem:
     """`ssh` to the gateway: a key and a one-time code, another person each time."""
 
-    name = "sluice"
+    name: Final = "sluice"
 
     def __init__(self, client: Client, product: Product) -> None:
-        self.client = client
+        self.client: Final = client
         self._product = product
         self._code = ""
 

@@ -13,8 +13,9 @@ import asyncssh
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from apps.gateway import algorithms, fastpath
+from apps.gateway import algorithms
 from apps.gateway.blocking import Blocking
+from apps.gateway.fastpath_self_test import self_test
 from apps.gateway.limits import LoginGate, LoginLimits
 from apps.gateway.live import Core
 from apps.gateway.owned_tasks import OwnedTasks
@@ -103,7 +104,7 @@ class GatewayService:
 
     async def _start(self) -> None:
         settings = self._settings
-        speed = await fastpath.self_test()
+        speed = await self_test()
         log = logger.info if speed.active else logger.warning
         log("fast path %s: %s", "on" if speed.active else "OFF", speed.reason)
         self._recorder_thread.start()

@@ -13,6 +13,7 @@ import pytest
 from asyncssh.connection import SSHClientConnection, SSHServerConnection
 
 from apps.gateway import fastpath
+from apps.gateway.fastpath_self_test import echo_round_trip, self_test
 
 GCM = "aes256-gcm@openssh.com"
 CIPHERS = [
@@ -46,7 +47,7 @@ def chunks(seed: int, count: int = 12, largest: int = 150_000) -> list[bytes]:
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_any_pair_of_ends_carries_the_same_bytes(server, client, cipher):
     sent = chunks(seed=len(cipher))
-    came_back = await fastpath.echo_round_trip(
+    came_back = await echo_round_trip(
         sent, server=server, client=client, encryption=cipher
     )
     assert came_back == b"".join(sent)
@@ -58,7 +59,7 @@ async def test_any_pair_of_ends_carries_the_same_bytes(server, client, cipher):
 async def test_rekeying_in_the_middle_loses_nothing(server, client, cipher):
     """The sequence numbers, nonces and held data survive many key exchanges."""
     sent = chunks(seed=7, count=10)
-    came_back = await fastpath.echo_round_trip(
+    came_back = await echo_round_trip(
         sent, server=server, client=client, encryption=cipher, rekey_bytes=60_000
     )
     assert came_back == b"".join(sent)
@@ -66,7 +67,7 @@ async def test_rekeying_in_the_middle_loses_nothing(server, client, cipher):
 
 async def test_self_test_passes_and_the_version_is_the_pinned_one():
     assert fastpath.verify().active, fastpath.verify().reason
-    outcome = await fastpath.self_test()
+    outcome = await self_test()
     assert outcome.active
     assert outcome.asyncssh_version == fastpath.VERIFIED_VERSION
 
@@ -78,9 +79,9 @@ async def test_switched_off_it_says_so_and_still_carries_the_bytes():
         reason="asyncssh differs",
         asyncssh_version=asyncssh.__version__,
     )
-    assert not (await fastpath.self_test()).active
+    assert not (await self_test()).active
     sent = chunks(seed=3, count=4)
-    came_back = await fastpath.echo_round_trip(
+    came_back = await echo_round_trip(
         sent, server=fastpath.ServerConnection, client=fastpath.ClientConnection
     )
     assert came_back == b"".join(sent)

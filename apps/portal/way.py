@@ -9,7 +9,7 @@ from apps.access.queries import approvers_for
 from apps.accounts.models import User
 from apps.portal.templatetags.sluice import duration
 from apps.sessions.models import Session
-from apps.vault.models import LeaseState
+from apps.vault.models import Lease, LeaseState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,27 +150,31 @@ def session_steps(session: Session) -> list[Step]:
                 at=session.ended_at,
             )
         )
-    lease = session.lease
+    return [*steps, *_credential(session.lease)]
+
+
+def _credential(lease: Lease | None) -> list[Step]:
+    """Return what became of a leased credential, once that is known."""
     if lease is None:
-        return steps
+        return []
     receipt = getattr(lease, "receipt", None)
     if receipt is not None:
         latency = dt.timedelta(milliseconds=receipt.latency_ms)
-        steps.append(
+        return [
             Step(
                 state="done",
                 title=f"Credential proved dead after {duration(latency)}",
                 detail=f"{receipt.how}, tried with {receipt.proved_by}",
                 at=receipt.proved_at,
             )
-        )
-    elif lease.state == LeaseState.OPEN:
-        steps.append(
+        ]
+    if lease.state == LeaseState.OPEN:
+        return [
             Step(
                 state="stopped",
                 title="Credential not proved dead yet",
                 detail=lease.last_error,
                 at=lease.ended_at,
             )
-        )
-    return steps
+        ]
+    return []

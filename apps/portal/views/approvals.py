@@ -82,37 +82,48 @@ def _decide(
     now: dt.datetime,
 ) -> Denied | None:
     """Call the one operation the verdict asks for; a refusal is returned."""
-    who, given = asked.requester.username, form.cleaned_data
-    source = source_address(request)
-    if given["verdict"] == "approve":
-        grant = access.approve_request(
-            request_id=asked.pk,
-            version=given["version"],
-            approver=person,
-            minutes=given["minutes"],
-            comment=given["comment"],
-            source_address=source,
-            now=now,
-        )
-        if isinstance(grant, Denied):
-            return grant
-        messages.success(
-            request,
-            f"Approved: {who} may use {asked.asset.name} until "
-            f"{grant.ends_at:%H:%M} UTC.",
-        )
-        return None
+    if form.cleaned_data["verdict"] == "deny":
+        return _deny(request, asked, person, form, now=now)
+    grant = access.approve_request(
+        request_id=asked.pk,
+        version=form.cleaned_data["version"],
+        approver=person,
+        minutes=form.cleaned_data["minutes"],
+        comment=form.cleaned_data["comment"],
+        source_address=source_address(request),
+        now=now,
+    )
+    if isinstance(grant, Denied):
+        return grant
+    until = f"{grant.ends_at:%H:%M} UTC"
+    messages.success(
+        request,
+        f"Approved: {asked.requester.username} may use {asked.asset.name} until {until}.",
+    )
+    return None
+
+
+def _deny(
+    request: HttpRequest,
+    asked: AccessRequest,
+    person: User,
+    form: DecisionForm,
+    *,
+    now: dt.datetime,
+) -> Denied | None:
     denied = access.deny_request(
         request_id=asked.pk,
-        version=given["version"],
+        version=form.cleaned_data["version"],
         approver=person,
-        comment=given["comment"],
-        source_address=source,
+        comment=form.cleaned_data["comment"],
+        source_address=source_address(request),
         now=now,
     )
     if isinstance(denied, Denied):
         return denied
-    messages.success(request, f"Denied: {who} is shown your reason.")
+    messages.success(
+        request, f"Denied: {asked.requester.username} is shown your reason."
+    )
     return None
 
 

@@ -95,10 +95,9 @@ def _decide(
     )
     if isinstance(grant, Denied):
         return grant
-    until = f"{grant.ends_at:%H:%M} UTC"
+    who, until = asked.requester.username, f"{grant.ends_at:%H:%M} UTC"
     messages.success(
-        request,
-        f"Approved: {asked.requester.username} may use {asked.asset.name} until {until}.",
+        request, f"Approved: {who} may use {asked.asset.name} until {until}."
     )
     return None
 

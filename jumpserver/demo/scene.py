@@ -13,9 +13,10 @@ from jumpserver.demo.one_time_codes import CodeBook, step_now
 from jumpserver.demo.portal_client import PortalClient
 from jumpserver.demo.processes import DemoProcesses
 from jumpserver.demo.ssh_client import SshChannel, SshClient, SshConnection
+from jumpserver.demo.waterworks import ASSETS
 
-HMI, SCADA, BENCH = "hmi-pump-01", "scada-01", "lab-bench-01"
-ACCOUNTS = {HMI: "operator", SCADA: "historian", BENCH: "bench"}
+HMI, SCADA, SWITCH, BENCH = "hmi-pump-01", "scada-01", "switch-old-01", "lab-bench-01"
+ACCOUNTS = {asset.name: asset.account for asset in ASSETS}
 REVOKE_SECONDS = 1.0
 
 

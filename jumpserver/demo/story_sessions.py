@@ -8,7 +8,15 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from jumpserver.demo.asset_door import Door, try_door
 from jumpserver.demo.browser_terminal import BrowserStream, open_terminal
-from jumpserver.demo.scene import HMI, REVOKE_SECONDS, SCADA, LiveAccess, Scene
+from jumpserver.demo.scene import (
+    HMI,
+    REVOKE_SECONDS,
+    SCADA,
+    SWITCH,
+    LiveAccess,
+    Scene,
+)
+from jumpserver.demo.story_access import GRANTED_MINUTES, approve, ask, grant_of
 from jumpserver.demo.transcript import Transcript
 
 TITLE = "PUMP STATION"
@@ -36,6 +44,7 @@ def work(scene: Scene) -> None:
     _use_hmi(scene, access)
     _use_more_channels(scene, access)
     access.browser = _use_browser(scene)
+    _use_old_switch(scene)
     _use_scada(scene)
     _no_credential_reached_the_client(scene, access)
 
@@ -107,6 +116,30 @@ def _use_browser(scene: Scene) -> BrowserStream:
         f"{TITLE} on {HMI}; {_SUM_SHOWN} on {SCADA}",
     )
     return hmi
+
+
+def _use_old_switch(scene: Scene) -> None:
+    """Ask for the switch, too, and work on it: nothing else speaks its algorithms."""
+    engineer, approver = scene.portal("engineer"), scene.portal("approver")
+    # Its conduit carries a shell and nothing more.
+    asked = ask(engineer, SWITCH, GRANTED_MINUTES, services=["shell"])
+    approve(approver, asked.path, GRANTED_MINUTES)
+    grant, _ = grant_of(engineer, SWITCH)
+    switch = open_terminal(engineer, grant, columns=80, rows=24)
+    try:
+        switch.transcript.wait_for(f"{SWITCH}#")
+        switch.type("show version\r")
+        shown = switch.transcript.wait_for("algorithms of [0-9]+")
+        switch.type("exit\r")
+        switch.transcript.wait_for_end(seconds=10)
+    finally:
+        switch.close()
+    scene.found.streams.append(switch.transcript.received)
+    scene.hold(
+        shown,
+        f"reaches {SWITCH} by that asset's own crypto profile",
+        f"SSH server, {shown[0]}",
+    )
 
 
 def _use_scada(scene: Scene) -> None:

@@ -16,8 +16,8 @@ SECONDS = 400
 STEPS = {
     1: ["password and one-time code", "asks for operator"],
     2: ["requester cannot approve", "another site", "approver sees", "shortens"],
-    3: ["sees the HMI", "resizes", "exit statuses", "browser terminal", "scada-01",
-        "no target credential"],
+    3: ["sees the HMI", "resizes", "exit statuses", "browser terminal",
+        "scada-01", "switch-old-01", "no target credential"],
     4: ["with the countdown", "watches the screen", "denied with the rule"],
     5: ["well under a second", "told why", "opens nothing", "warned", "deadline"],
     6: ["proved dead", "opens nothing"],

@@ -31,10 +31,11 @@ def show(demo: RunningDemo) -> None:
 def _show_people(console: Console, demo: RunningDemo) -> None:
     """Print a table where it fits: a narrow terminal folds what is to be copied."""
     if console.width < _TABLE_COLUMNS:
+        console.print("People: name (role) password TOTP-secret")
         for card in demo.people:
             _print_plain(
                 console,
-                f"{card.username} ({card.role}) {card.password} {card.totp_secret}",
+                f"  {card.username} ({card.role}) {card.password} {card.totp_secret}",
             )
         return
     people = Table("Person", "Role", "Password", "TOTP secret", title="People")

@@ -31,6 +31,17 @@ class FactorRefusedError(ValueError):
     """A factor cannot be enrolled like this; the message says why."""
 
 
+def _check_password(password: str, user: User) -> None:
+    """Return when `password` will do for `user`. Raises: PersonRefusedError."""
+    # Length alone would let twelve blanks pass (R12).
+    if not password.strip():
+        raise PersonRefusedError("A password of nothing but blanks is no password.")
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise PersonRefusedError(" ".join(error.messages)) from None
+
+
 @transaction.atomic
 def add_person(
     *,
@@ -61,9 +72,9 @@ def add_person(
     )
     try:
         HANDLE(handle)
-        validate_password(password, user)
     except ValidationError as error:
         raise PersonRefusedError(" ".join(error.messages)) from None
+    _check_password(password, user)
     user.set_password(password)
     try:
         with transaction.atomic():
@@ -158,10 +169,7 @@ def enable_person(*, user_id: uuid.UUID, by: User, now: dt.datetime) -> bool:
 @transaction.atomic
 def change_password(*, user: User, new_password: str, now: dt.datetime) -> None:
     """Change the person's own password. Raises: PersonRefusedError when it is weak."""
-    try:
-        validate_password(new_password, user)
-    except ValidationError as error:
-        raise PersonRefusedError(" ".join(error.messages)) from None
+    _check_password(new_password, user)
     user.set_password(new_password)
     user.save(update_fields=["password"])
     audit.record(Kind.PASSWORD_CHANGED, now=now, actor=user.party, subject=user.party)
@@ -179,10 +187,7 @@ def reset_password(
     if user_id == by.pk:
         raise PersonRefusedError("Change your own password in My account.")
     user = User.objects.select_for_update().get(pk=user_id)
-    try:
-        validate_password(new_password, user)
-    except ValidationError as error:
-        raise PersonRefusedError(" ".join(error.messages)) from None
+    _check_password(new_password, user)
     user.set_password(new_password)
     user.save(update_fields=["password"])
     audit.record(Kind.PASSWORD_CHANGED, now=now, actor=by.party, subject=user.party)

@@ -186,6 +186,12 @@ def env_database(name: str, *, sqlite_path: Path, explain: str) -> dict[str, obj
             f"{name} names the scheme {parts.scheme!r}: use "
             "postgresql://user@host/name, or leave it unset for SQLite."
         )
+    try:
+        port = parts.port
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} names a port that is no number from 0 to 65535."
+        ) from None
     options: dict[str, object] = {}
     host = parts.hostname or ""
     for pair in filter(None, parts.query.split("&")):
@@ -201,7 +207,7 @@ def env_database(name: str, *, sqlite_path: Path, explain: str) -> dict[str, obj
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "HOST": host,
-        "PORT": str(parts.port or ""),
+        "PORT": str(port or ""),
         "OPTIONS": options,
         "CONN_MAX_AGE": 0,
     }

@@ -24,6 +24,7 @@ from django.utils import timezone
 
 from apps.access.denials import Denied
 from apps.access.permits import ConnectionPermit
+from apps.audit.operations import Party
 from apps.gateway.blocking import Blocking
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.relay import (
@@ -54,6 +55,9 @@ logger = logging.getLogger(__name__)
 
 CHANNEL_LIMIT: Final = 10
 """Channels at the same time on one session, as OpenSSH's MaxSessions."""
+
+ASSET_REFUSALS: Final = 20
+"""Channels an asset may ask for in vain before the session is cut."""
 
 CHANNEL_SECONDS: Final = 20.0
 """Longest opening of a channel on the asset."""
@@ -145,6 +149,7 @@ class LiveSession:
         self._recording = recording
         self._next_number = 1
         self._opening = 0
+        self._asset_refusals = 0
         self._timers: list[asyncio.TimerHandle] = []
         self._held_for: EndReason | None = None
         self._papers: set[asyncio.Task[bool]] = set()
@@ -169,6 +174,7 @@ class LiveSession:
         self._core.live[self.session_id] = self
         self._arm(now)
         self._upstream.on_lost(self._asset_lost)
+        self._upstream.connection.on_refused_channel = self._asset_refused
         self.recorder.on_failure(self._recording_failed)
         # The decision may have changed while the asset was being reached.
         self._core.tasks.spawn(self._check(), f"check {self.short_id}")
@@ -374,6 +380,32 @@ class LiveSession:
             )
         else:
             self.end(EndReason.CLIENT_LOST, "your connection broke", str(error))
+
+    def _asset_refused(self, kind: str) -> None:
+        """Write down that the asset wanted a channel; cut one that does not stop.
+
+        A compromised asset must not reach another cell through the engineer (story A7).
+        """
+        self._asset_refusals += 1
+        if self._asset_refusals > ASSET_REFUSALS:
+            self.end(
+                EndReason.TARGET_LOST,
+                "the asset kept opening channels",
+                f"the asset asked for more than {ASSET_REFUSALS} channels",
+            )
+            return
+        self._core.tasks.spawn(
+            self._core.blocking.run(
+                sessions.record_channel_refused,
+                session_id=self.session_id,
+                actor=Party("asset", str(self.permit.asset_id), self.permit.asset_name),
+                kind=kind,
+                reason="assets open no channels",
+                source_address=self.permit.address,
+                now=timezone.now(),
+            ),
+            f"note a refused channel of {self.short_id}",
+        )
 
     def _asset_lost(self, error: Exception | None) -> None:
         """Let the engineer have the last output, then end."""

@@ -107,7 +107,7 @@ def start_recording(*, session_id: uuid.UUID, now: dt.datetime) -> RecordingStar
             data={"session": session.short_id, "signed_with": seal_key.fingerprint},
         )
     path = path_of(recording)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private_folders(path.parent)
     return RecordingStart(
         recording_id=recording.pk,
         path=path,
@@ -129,6 +129,17 @@ def start_recording(*, session_id: uuid.UUID, now: dt.datetime) -> RecordingStar
         data_key=data_key,
         signer=SealSigner(key_id=seal_key.fingerprint, sign=seal_key.sign),
     )
+
+
+def _make_private_folders(folder: Path) -> None:
+    """Make the folders of a recording's path, each for this user alone.
+
+    `mkdir(parents=True)` would give the upper ones the mode of the umask.
+    """
+    root = Path(settings.RECORDINGS_DIR)
+    for part in [*reversed(folder.parents), folder]:
+        if part.is_relative_to(root):
+            part.mkdir(mode=0o700, exist_ok=True)
 
 
 def _move(recording: Recording, state: RecordingState) -> bool:

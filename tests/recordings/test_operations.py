@@ -27,7 +27,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 @pytest.fixture(autouse=True)
 def recordings_dir(settings, tmp_path):
     settings.RECORDINGS_DIR = tmp_path / "recordings"
-    settings.RECORDINGS_DIR.mkdir(mode=0o700)
     return settings.RECORDINGS_DIR
 
 
@@ -115,7 +114,8 @@ def test_a_recording_is_sealed_and_read_back():
     assert operations.verify_due(now=clock()) == 1
     recording.refresh_from_db()
     assert recording.state == RecordingState.VERIFIED
-    assert start.path.stat().st_mode & 0o077 == 0
+    for path in (start.path, *start.path.parents[:4]):
+        assert path.stat().st_mode & 0o077 == 0, path
     for kind in (
         Kind.RECORDING_STARTED,
         Kind.RECORDING_SEALED,

@@ -136,7 +136,8 @@ def _make_private_folders(folder: Path) -> None:
 
     `mkdir(parents=True)` would give the upper ones the mode of the umask.
     """
-    root = Path(settings.RECORDINGS_DIR)
+    root = Path(settings.RECORDINGS_DIR).resolve()
+    root.parent.mkdir(parents=True, exist_ok=True)
     for part in [*reversed(folder.parents), folder]:
         if part.is_relative_to(root):
             part.mkdir(mode=0o700, exist_ok=True)

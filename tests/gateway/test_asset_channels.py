@@ -18,7 +18,7 @@ async def _reach_back(_: Target, process: asyncssh.SSHServerProcess[bytes]) -> N
     connection = process.channel.get_connection()
     times = int(process.command or "1")
     refused = 0
-    for _ in range(times):
+    for _time in range(times):
         for kind, payload in CHANNEL_KINDS.items():
             channel = asyncssh.channel.SSHTCPChannel(
                 connection, asyncio.get_running_loop(), None, "strict", 1 << 16, 1 << 15

@@ -1,6 +1,7 @@
 """Tags and filters, and the components they show."""
 
 import datetime as dt
+import enum
 import re
 import uuid
 
@@ -43,7 +44,7 @@ def shown(source: str, **context: object) -> str:
     ],
 )
 def test_every_state_has_a_badge_and_no_badge_is_left_over(
-    thing: str, states: type
+    thing: str, states: type[enum.Enum]
 ) -> None:
     assert set(sluice.STATES[thing]) == {str(state.value) for state in states}
 

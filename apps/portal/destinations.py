@@ -10,7 +10,9 @@ _LONGEST = 2000
 
 def safe_destination(request: HttpRequest, wanted: str) -> str:
     """Return `wanted` when it stays on this host, else the start page (R7)."""
-    allowed = len(wanted) <= _LONGEST and url_has_allowed_host_and_scheme(
+    # What has no slash in front would be taken for the name of a view.
+    allowed = wanted.startswith("/") and len(wanted) <= _LONGEST
+    allowed = allowed and url_has_allowed_host_and_scheme(
         wanted,
         allowed_hosts={request.get_host()},
         require_https=request.is_secure(),

@@ -74,7 +74,8 @@ def end_session(
 ) -> bool:
     """End one session of `user`; False when they have none of that name."""
     for row, _kept in _rows_of(user, now=now):
-        if hmac.compare_digest(_name(row.session_key), name):
+        # As bytes: of text it compares ASCII only, and raises on what else people send.
+        if hmac.compare_digest(_name(row.session_key).encode(), name.encode()):
             row.delete()
             accounts.record_signed_out(
                 user=user, source_address=source_address, now=now

@@ -177,6 +177,9 @@ def env_database(name: str, *, sqlite_path: Path, explain: str) -> dict[str, obj
                     "PRAGMA foreign_keys=ON;"
                 ),
             },
+            # Each thread keeps its connection: opening one reads the whole schema, and
+            # closing the last one folds the write-ahead log into the file and syncs.
+            "CONN_MAX_AGE": None,
             # Threads need a file: the shared in-memory database ignores busy timeouts.
             "TEST": {"NAME": str(sqlite_path.with_name("test.sqlite3"))},
         }

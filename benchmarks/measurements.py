@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from benchmarks.processes import BenchmarkError
 from benchmarks.product import Product
 from benchmarks.systems import OpenConnection, System, log_in, pause, start
+
+T = TypeVar("T")
 
 MEGABYTE: Final = 1_000_000
 METRICS: Final = ("login", "echo", "download", "upload", "flood")
@@ -80,7 +82,7 @@ QUICK: Final = Sizes(
 )
 
 
-def in_turn(systems: Sequence[System], number: int) -> list[System]:
+def in_turn(systems: Sequence[T], number: int) -> list[T]:
     """Return `systems` beginning with another one in each round."""
     first = number % len(systems)
     return [*systems[first:], *systems[:first]]
@@ -154,7 +156,7 @@ class Transfers:
                 self._check_download(connection)
             for number in range(self._sizes.transfer_rounds):
                 for kind, command, size in kinds:
-                    for connection in _turn(connections, number):
+                    for connection in in_turn(connections, number):
                         cpu = self._product.cpu_seconds()
                         speed = size / timed(connection, command)
                         name = connection.system.name
@@ -175,7 +177,7 @@ class Transfers:
                 self._check_upload(connection)
             for number in range(self._sizes.transfer_rounds):
                 for kind, source, size in kinds:
-                    for connection in _turn(connections, number):
+                    for connection in in_turn(connections, number):
                         taken = timed(connection, "cat >/dev/null", source=source)
                         speed = size / taken
                         name = connection.system.name
@@ -189,7 +191,7 @@ class Transfers:
             for connection in connections:
                 self._check_flood(connection)
             for number in range(self._sizes.transfer_rounds):
-                for connection in _turn(connections, number):
+                for connection in in_turn(connections, number):
                     taken = timed(connection, text, "-tt")
                     yield Sample("flood_mb_s", connection.system.name, size / taken)
 
@@ -236,11 +238,6 @@ class _Connections:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-
-def _turn(connections: Sequence[OpenConnection], number: int) -> list[OpenConnection]:
-    first = number % len(connections)
-    return [*connections[first:], *connections[:first]]
 
 
 def timed(

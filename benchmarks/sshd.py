@@ -20,7 +20,7 @@ from benchmarks.processes import (
 )
 from jumpserver.demo.sshd import (
     calling_user,
-    find_sshd,
+    choose_sshd,
     make_privilege_separation_directory,
     needs_pam,
 )
@@ -68,11 +68,11 @@ class Sshd:
         return self.directory / name
 
     def __enter__(self) -> Self:
-        binary = find_sshd()
+        binary = choose_sshd()
         if binary is None:
             raise BenchmarkError(
-                "there is no sshd on this machine (Debian: apt-get install "
-                "openssh-server)"
+                "there is no sshd that this user can run with terminals (Debian: "
+                "apt-get install openssh-server, or run as root)"
             )
         make_privilege_separation_directory()
         self.port = free_port()

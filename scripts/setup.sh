@@ -114,13 +114,12 @@ install_uv() {
 }
 
 # The development lock is a superset of the other with the same versions, so an
-# environment made for development also serves the product and is left alone.
+# environment made for development also serves the product, and stays one.
 install_python_packages() {
   local print wanted=$level
   environment_fits .venv || make_environment .venv
-  if [[ $wanted == base ]] &&
-    stamped .venv/.stamp-dev "$(fingerprint requirements/dev.txt)"; then
-    return
+  if [[ $wanted == base && -e .venv/.stamp-dev ]]; then
+    wanted=dev
   fi
   print=$(fingerprint "requirements/$wanted.txt")
   if stamped ".venv/.stamp-$wanted" "$print"; then

@@ -5,6 +5,7 @@ sent with the token in them, and the cookie is kept.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,9 +70,12 @@ class PortalClient:
             "/sign-in/",
             {"username": self.card.username, "password": self.card.password},
         )
-        for _ in range(_CODE_TRIES):
+        for refused in range(_CODE_TRIES):
             if answer.path != "/sign-in/code/":
                 break
+            if refused:
+                # A refused code holds the next one up: one second, then twice as long.
+                time.sleep(1.1 * 2 ** (refused - 1))
             answer = self.fill_in("/sign-in/code/", {"code": self._codes.next_code()})
         if answer.status != 200 or answer.path.startswith("/sign-in"):
             raise PortalError(

@@ -85,7 +85,7 @@ function show(buffer) {
   if (kind === OPEN) opened(channel, payload);
   else if (kind === RESIZE) {
     const size = new DataView(buffer, HEAD_BYTES);
-    resize(channelFor(channel).terminal, size.getUint16(0), size.getUint16(2));
+    resize(channelFor(channel).terminal, size.getUint32(0), size.getUint32(4));
   } else if (kind === OUTPUT || kind === STDERR || kind === NOTICE) {
     unwritten += payload.length;
     const target = channelFor(channel || shown || 1).terminal;

@@ -25,6 +25,10 @@ from apps.recordings.frames import (
 
 DEFAULT_COLUMNS: Final = 80
 DEFAULT_ROWS: Final = 24
+# No screen is larger, and a player asked for four billion columns takes its browser
+# with it. The recording keeps what was really said.
+MOST_COLUMNS: Final = 500
+MOST_ROWS: Final = 200
 
 _BEFORE_SIZE: Final = frozenset({EventKind.OPEN, EventKind.MARK})
 _HEADER_NAMES: Final = {"person", "asset", "account", "session"}
@@ -99,7 +103,8 @@ class _Screen:
             return False
         if columns <= 0 or rows <= 0:
             return False
-        self.columns, self.rows = columns, rows
+        self.columns = min(columns, MOST_COLUMNS)
+        self.rows = min(rows, MOST_ROWS)
         return True
 
     def hold(self, event: Event) -> None:

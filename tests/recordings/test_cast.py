@@ -142,7 +142,10 @@ def test_streams_without_reading_ahead() -> None:
     assert read == 99
 
 
-@pytest.mark.parametrize("columns", [1, 65535])
-def test_odd_windows_are_shown_as_they_are(columns: int) -> None:
+@pytest.mark.parametrize(
+    ("columns", "shown"), [(1, 1), (500, 500), (65535, 500), (2**32 - 1, 500)]
+)
+def test_windows_are_shown_no_larger_than_screens_are(columns: int, shown: int) -> None:
+    """An engineer's terminal must not be able to stop the auditor's browser."""
     resize = Event(EventKind.RESIZE, 1, 0, encode_resize(columns, 1))
-    assert json.loads(next(cast_lines([resize], header={})))["width"] == columns
+    assert json.loads(next(cast_lines([resize], header={})))["width"] == shown

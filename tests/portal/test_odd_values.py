@@ -109,6 +109,24 @@ def test_bodies(route: Route, scene: Scene, browsers: dict[str, Client]) -> None
     assert set(found.values()) <= ANSWERS, found
 
 
+@pytest.mark.parametrize("route", SENT, ids=lambda route: route.name)
+def test_missing_fields(
+    route: Route, scene: Scene, browsers: dict[str, Client]
+) -> None:
+    """Boxes that nobody ticked are not sent at all."""
+    client = browsers[actor(route, "POST") or routes.OWNER]
+    address, whole = route.address(route.target(scene)), route.body(scene)
+    cookies, found = dict(client.cookies), {}
+    for name in [*whole, None]:
+        body = {k: v for k, v in whole.items() if name is not None and k != name}
+        fresh = Client()
+        fresh.cookies.update(cookies)
+        with transaction.atomic():
+            found[str(name)] = fresh.post(address, body).status_code
+            transaction.set_rollback(True)
+    assert set(found.values()) <= ANSWERS, found
+
+
 def test_numbers_in_addresses(scene: Scene, browsers: dict[str, Client]) -> None:
     for number in ("0", "9" * 18, "9" * 19, "9" * 40):
         answer = browsers[routes.AUDITOR].get(f"/ledger/events/{number}/")

@@ -218,8 +218,10 @@ class ConduitForm(forms.Form):
         label="Carries",
         choices=Service.choices,
         widget=forms.CheckboxSelectMultiple,
-        required=False,
         help_text="What is not chosen cannot cross.",
+        error_messages={
+            "required": "Choose at least one: to close a conduit, remove it."
+        },
     )
 
     def __init__(self, *args: object, **kwargs: object) -> None:

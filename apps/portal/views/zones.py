@@ -123,14 +123,18 @@ def change_conduit(request: HttpRequest, conduit_id: uuid.UUID) -> HttpResponse:
         else ConduitServicesForm.of(conduit)
     )
     if request.method == "POST" and form.is_valid():
-        inventory.change_conduit(
-            conduit_id=conduit.pk,
-            services=form.cleaned_data["services"],
-            by=signed_in(request).party,
-            now=timezone.now(),
-        )
-        messages.success(request, "The change is saved and holds from now on.")
-        return redirect("portal:zones")
+        try:
+            inventory.change_conduit(
+                conduit_id=conduit.pk,
+                services=form.cleaned_data["services"],
+                by=signed_in(request).party,
+                now=timezone.now(),
+            )
+        except inventory.InventoryRefusedError as refusal:
+            form.add_error(None, str(refusal))
+        else:
+            messages.success(request, "The change is saved and holds from now on.")
+            return redirect("portal:zones")
     return _form_page(request, form, f"Change conduit {conduit.name}", "Save")
 
 

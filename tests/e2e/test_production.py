@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from jumpserver.demo.browser_terminal import open_terminal, open_watch
-from jumpserver.demo.scene import HMI, SCADA
+from jumpserver.demo.scene import HMI, SCADA, SWITCH
 from jumpserver.demo.story_access import approve, ask, grant_of
 from jumpserver.demo.transcript import Transcript
 from tests.e2e.production import LOST_SECONDS, ROLES, Production, production, until
@@ -177,11 +178,17 @@ def test_a_revocation_needs_no_broker(plant: Production) -> None:
     terminal = connection.open(size=(100, 30))
     terminal.transcript.wait_for("PUMP STATION")
     session = session_of(plant, grant, "ssh")
+    browser = open_terminal(plant.portal("vendor"), grant, columns=90, rows=28)
+    browser.transcript.wait_for("PUMP STATION")
     plant.broker.stop()
     try:
         assert not plant.broker.answers()
-        took = revoke(plant, grant, session, {"ssh": terminal.transcript})
-        assert took["ssh"] < ENDS_WITHIN_SECONDS
+        # What is open goes on without it.
+        browser.type("?")
+        browser.transcript.wait_for("(?i)help")
+        ends = {"ssh": terminal.transcript, "browser": browser.told}
+        took = revoke(plant, grant, session, ends)
+        assert max(took.values()) < ENDS_WITHIN_SECONDS, took
         assert f"access revoked by approver: {_REASON}" in terminal.transcript.text
         (row,) = plant.rows(
             "select state, end_reason from jump_sessions_session where id = %s",
@@ -203,6 +210,29 @@ def test_a_revocation_needs_no_broker(plant: Production) -> None:
     finally:
         plant.broker.start()
         connection.close()
+        browser.close()
+
+
+def test_pages_hear_of_changes_again_when_the_broker_is_back(
+    plant: Production,
+) -> None:
+    """Nobody has to start the portal again; a page that was open may connect anew."""
+    engineer, approver = plant.portal("engineer"), plant.portal("approver")
+    plant.broker.stop()
+    plant.broker.start()
+
+    def hears() -> bool:
+        try:
+            with approver.websocket("/ws/changes/") as changes:
+                asked = ask(engineer, SWITCH, 30, services=["shell"])
+                engineer.send(asked, {}, action=f"{asked.path}withdraw/")
+                while True:
+                    if "access.request.submitted" in str(changes.recv(timeout=3)):
+                        return True
+        except (InvalidStatus, WebSocketException, TimeoutError):
+            return False
+
+    assert until(hears, "a page hears of changes", seconds=30)
 
 
 def test_a_killed_gateway_is_noticed_by_the_worker(

@@ -310,7 +310,8 @@ TEMPLATES = [
 
 AUTH_USER_MODEL = "accounts.User"
 # The handle is unique whatever its case, by a constraint that this check cannot read.
-SILENCED_SYSTEM_CHECKS = ["auth.W004"]
+# Sluice speaks for its own host name alone, not for its site's whole domain.
+SILENCED_SYSTEM_CHECKS = ["auth.W004", "security.W005", "security.W021"]
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
@@ -439,6 +440,8 @@ LOGGING = {
         # asyncssh logs every connection at INFO, with user names before log-in.
         "asyncssh": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
+        # A stranger's wrong Host header is answered; it may not fill the log.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
         "celery": {"level": "WARNING"},
         "paramiko": {"level": "ERROR"},
     },

@@ -99,6 +99,8 @@ _COUNTER_MASK: Final = 0xFFFFFFFFFFFFFFFF
 _SEQ_MASK: Final = 0xFFFFFFFF
 _DATA_HEADER: Final = struct.Struct(">IBBII")
 _PADDING: Final = bytes(32)
+_PACKET_OVERHEAD: Final = _DATA_HEADER.size + 19 + _GCM_TAG
+"""Bytes a data packet takes beside its data, with the longest padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,15 +242,18 @@ class FastGCM(GCMEncryption):
 
     def seal_data(
         self, channel: int, data: memoryview, packet_size: int
-    ) -> tuple[bytes, int]:
+    ) -> tuple[memoryview, int]:
         """Return `data` as CHANNEL_DATA packets ready for the wire, and their number.
 
         Layout per packet: length (additional data), padding length, type, recipient
         channel, string length, data, padding to 16 bytes (RFC 4253 6, RFC 5647 7).
+        Sealed in place: strings of this size cost more to allocate than to encrypt.
         """
-        out: list[bytes] = []
-        encrypt = self.aead.encrypt
-        offset, end = 0, len(data)
+        end = len(data)
+        packets = -(-end // packet_size)
+        wire = memoryview(bytearray(end + packets * _PACKET_OVERHEAD))
+        encrypt_into = self.aead.encrypt_into
+        offset = position = 0
         while offset < end:
             size = min(packet_size, end - offset)
             padding = 16 - ((10 + size) & 15)
@@ -260,11 +265,13 @@ class FastGCM(GCMEncryption):
             plain = b"".join(
                 (header[4:], data[offset : offset + size], _PADDING[:padding])
             )
-            out.append(header[:4])
-            out.append(encrypt(self.nonce(), plain, header[:4]))
+            sealed = position + 4 + len(plain) + _GCM_TAG
+            wire[position : position + 4] = header[:4]
+            encrypt_into(self.nonce(), plain, header[:4], wire[position + 4 : sealed])
             self.advance()
+            position = sealed
             offset += size
-        return b"".join(out), len(out) // 2
+        return wire[:position], packets
 
 
 class _Batch(Enum):
@@ -435,9 +442,10 @@ class _ConnectionBase(SSHConnection):
         encryption = self._send_encryption
         return encryption if type(encryption) is FastGCM else None
 
-    def send_sealed(self, wire: bytes, packets: int) -> None:
+    def send_sealed(self, wire: memoryview, packets: int) -> None:
         """Write sealed packets and account for them."""
-        self._send(wire)
+        # A transport takes any buffer; asyncssh only says bytes.
+        self._send(cast(bytes, wire))
         self._send_seq = (self._send_seq + packets) & _SEQ_MASK
         self._rekey_bytes_sent += len(wire)
 

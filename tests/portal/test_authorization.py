@@ -176,6 +176,8 @@ def test_a_post_without_its_token_is_refused(
     assert AuditEvent.objects.count() == events
 
 
+# Whoever has a browser has the password that is known here.
+@pytest.mark.usefixtures("browsers")
 @by_name
 def test_a_password_alone_opens_nothing(route: Route, scene: Scene) -> None:
     """R4: between the two factors somebody is as anonymous as before."""

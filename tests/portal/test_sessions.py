@@ -220,9 +220,9 @@ def test_a_terminal_is_for_ones_own_active_grant(
     own = sign_in(here.engineer).client
     answer = own.get(where)
     assert answer.status_code == 200
-    policy = answer.headers["Content-Security-Policy"]
+    policy = answer.headers["Content-Security-Policy"].split("; ")
     assert "style-src 'self' 'unsafe-inline'" in policy
-    assert "script-src 'self';" in policy
+    assert "script-src 'self'" in policy
     own.post(f"/grants/{live.grant_id}/finish/")
     assert own.get(where).status_code == 302
 

@@ -88,7 +88,9 @@ async def test_flooding_target_never_ends_and_waits_for_a_slow_reader():
         process = await connection.create_process(encoding=None)
         received = 0
         while received < 3_000_000:
-            received += len(await process.stdout.read(65536))
+            piece = await process.stdout.read(65536)
+            assert piece, "the flood ended"
+            received += len(piece)
 
 
 async def test_deaf_target_takes_one_window_and_no_more():

@@ -39,7 +39,7 @@ def test_r38_nothing_weak_is_listed():
 
 
 async def test_r38_asyncssh_knows_every_name():
-    await asyncssh.SSHServerConnectionOptions.construct(
+    options = await asyncssh.SSHServerConnectionOptions.construct(
         kex_algs=list(algorithms.KEX),
         encryption_algs=[*algorithms.GCM, *algorithms.CHACHA],
         mac_algs=list(algorithms.MACS),
@@ -47,3 +47,5 @@ async def test_r38_asyncssh_knows_every_name():
         server_host_keys=[asyncssh.generate_private_key(algorithms.HOST_KEY)],
         config=None,
     )
+    assert [name.decode() for name in options.kex_algs] == list(algorithms.KEX)
+    assert [name.decode() for name in options.mac_algs] == list(algorithms.MACS)

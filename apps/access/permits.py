@@ -2,7 +2,7 @@
 
 The gateway dials with a permit and nothing else, so it cannot reach another asset,
 account or address than the one that was decided on. Only
-`access.operations.authorize_connection` and `authorize_grant` make one; a test reads
+`access.authorization.authorize_connection` and `authorize_grant` make one; a test reads
 the whole code base for it.
 """
 

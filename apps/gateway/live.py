@@ -13,43 +13,38 @@ import asyncio
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import asyncssh
-from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from apps.access.denials import Denied
 from apps.access.permits import ConnectionPermit
 from apps.audit.operations import Party
-from apps.gateway.blocking import Blocking
-from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.relay import (
     ChannelRequest,
     ChannelResult,
     FrontChannel,
     Relay,
 )
+from apps.gateway.session_context import (
+    ChannelRefusedError,
+    ClientSide,
+    Core,
+    OpenRecording,
+)
+from apps.gateway.settling import settle_recording, settle_session
 from apps.gateway.upstream import (
     MAX_PACKET,
     WINDOW,
     Upstream,
-    UpstreamError,
-    UpstreamProblem,
-    UpstreamSettings,
-    connect,
 )
-from apps.recordings import operations as recordings
-from apps.recordings.output import RecordingFailedError, SealedRecording
-from apps.recordings.writer import Recorder, RecorderThread
+from apps.recordings.output import RecordingFailedError
+from apps.recordings.writer import Recorder
 from apps.sessions import operations as sessions
 from apps.sessions.lifecycle import EndReason, SessionState
 from apps.sessions.queries import SessionVerdict
-from apps.vault.leases import LeasedCredential
-from apps.vault.operations import NoCredentialError
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +59,6 @@ CHANNEL_SECONDS: Final = 20.0
 
 WARNING_MINUTES: Final = (15, 5, 1)
 
-FIRST_RETRY_SECONDS: Final = 0.5
-LONGEST_RETRY_SECONDS: Final = 30.0
-"""Between tries to write the end of a session down."""
-
 PAPER_SECONDS: Final = 2.0
 """Longest wait for the rows of channels before the session's own is closed."""
 
@@ -75,56 +66,8 @@ DRAIN_SECONDS: Final = 30.0
 """Longest wait for a client to take the last output after the asset closed."""
 
 
-class OpeningRefusedError(Exception):
-    """The session does not open. The text is one line for the engineer."""
-
-
-class ClientLeftError(OpeningRefusedError):
-    """The client went while its session opened."""
-
-
-class ChannelRefusedError(Exception):
-    """A channel does not open. The text is one line for the engineer."""
-
-
-class ClientSide(Protocol):
-    """The engineer's end of a session: an SSH connection or a browser terminal."""
-
-    @property
-    def gone(self) -> asyncio.Event:
-        """Return what is set when the client's connection has gone."""
-
-    def close(self, line: str) -> None:
-        """Tell the client why and close its socket, now."""
-
-    async def drained(self) -> None:
-        """Return when all that was written to it has been taken, or it is gone."""
-
-
-@dataclass(slots=True)
-class Core:
-    """What all sessions of a gateway share."""
-
-    gateway_id: uuid.UUID
-    blocking: Blocking
-    recorder_thread: RecorderThread
-    upstream: UpstreamSettings
-    tasks: OwnedTasks
-    check_now: Callable[[], Awaitable[None]]
-    """Make the decision again for every live session; returns when that is done."""
-    live: dict[uuid.UUID, LiveSession] = field(default_factory=dict)
-    draining: bool = False
-    """True while the gateway stops: no new session opens."""
-
-
-@dataclass(slots=True)
-class _Recording:
-    recording_id: uuid.UUID
-    recorder: Recorder
-
-
 class LiveSession:
-    """One session. Made by `open_session`; ends through `end`, once."""
+    """One session. Made by `opening.open_session`; ends through `end`, once."""
 
     def __init__(
         self,
@@ -135,7 +78,7 @@ class LiveSession:
         short_id: str,
         client: ClientSide,
         upstream: Upstream,
-        recording: _Recording,
+        recording: OpenRecording,
     ) -> None:
         self.permit = permit
         self.session_id = session_id
@@ -468,223 +411,3 @@ class LiveSession:
             await settle_recording(self._core, self._recording)
         finally:
             self.ended.set()
-
-
-async def settle_session(
-    core: Core, session_id: uuid.UUID, reason: EndReason, detail: str
-) -> None:
-    """Close the row, and with it the lease.
-
-    While the database is away this goes on trying: the row of a session that has ended
-    must not stay open for as long as the gateway lives.
-    """
-    ended_at, pause = timezone.now(), FIRST_RETRY_SECONDS
-    while True:
-        try:
-            await core.blocking.run(
-                sessions.close_session,
-                session_id=session_id,
-                reason=reason,
-                detail=detail,
-                now=ended_at,
-            )
-        except DatabaseError:
-            if core.draining:
-                # The next start of this gateway finds the row and closes it.
-                raise
-            logger.exception("the end of session %s is not written yet", session_id)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_RETRY_SECONDS)
-        else:
-            return
-
-
-async def settle_recording(core: Core, recording: _Recording) -> None:
-    """Seal the recording, or say that it is broken (never silence, R29)."""
-    try:
-        sealed: SealedRecording = await asyncio.wrap_future(recording.recorder.close())
-    except RecordingFailedError as failure:
-        await core.blocking.run(
-            recordings.mark_broken,
-            recording_id=recording.recording_id,
-            problem=str(failure),
-            now=timezone.now(),
-        )
-        return
-    await core.blocking.run(
-        recordings.seal_recording,
-        recording_id=recording.recording_id,
-        sealed=sealed,
-        now=timezone.now(),
-    )
-
-
-async def open_session(
-    core: Core, permit: ConnectionPermit, *, client: ClientSide, client_version: str
-) -> LiveSession:
-    """Open a session for a permit: row, credential, recording, asset; then activate.
-
-    Not to be cancelled while it writes rows, which would be written all the same: a
-    client that goes sets `client.gone` instead, which stops the dialling.
-    Raises: OpeningRefusedError. Whatever was begun is undone.
-    """
-    if core.draining:
-        raise OpeningRefusedError("the gateway is being stopped")
-    row = await core.blocking.run(
-        sessions.open_session,
-        permit=permit,
-        gateway_id=core.gateway_id,
-        client=client_version,
-        now=timezone.now(),
-    )
-    if isinstance(row, Denied):
-        raise OpeningRefusedError(row.message)
-    opening = _Opening(core, permit, row.pk, client.gone)
-    try:
-        upstream, recording = await opening.reach_asset()
-        activated = await core.blocking.run(
-            sessions.activate_session,
-            session_id=row.pk,
-            host_key_fingerprint=upstream.host_key_fingerprint,
-            now=timezone.now(),
-        )
-        if not activated:
-            raise OpeningRefusedError("the session was ended while it opened")
-    except BaseException as error:
-        opening.undo(error)
-        raise _refusal_for(error) from error
-    session = LiveSession(
-        core,
-        permit=permit,
-        session_id=row.pk,
-        short_id=row.short_id,
-        client=client,
-        upstream=upstream,
-        recording=recording,
-    )
-    session.activate(now=timezone.now())
-    return session
-
-
-class _Opening:
-    """What has been begun for a session that is not active yet."""
-
-    def __init__(
-        self,
-        core: Core,
-        permit: ConnectionPermit,
-        session_id: uuid.UUID,
-        client_gone: asyncio.Event,
-    ) -> None:
-        self._core = core
-        self._client_gone = client_gone
-        self._permit = permit
-        self._session_id = session_id
-        self._recording: _Recording | None = None
-        self._upstream: Upstream | None = None
-
-    async def reach_asset(self) -> tuple[Upstream, _Recording]:
-        """Open the recording, lease the credential and connect.
-
-        The recording is open before anything is dialled: nothing may reach the asset
-        that could not be recorded (R23).
-        """
-        self._recording = await self._record()
-        lease = await self._lease()
-        try:
-            self._upstream = await self._connect(lease)
-        except UpstreamError as error:
-            if error.problem is not UpstreamProblem.CREDENTIAL_REFUSED:
-                raise
-            # The one before may just have been rotated away: lease it anew, once.
-            self._upstream = await self._connect(await self._lease())
-        return self._upstream, self._recording
-
-    async def _record(self) -> _Recording:
-        start = await self._core.blocking.run(
-            recordings.start_recording,
-            session_id=self._session_id,
-            now=timezone.now(),
-        )
-        loop = asyncio.get_running_loop()
-        try:
-            recorder = await self._core.blocking.run(
-                self._core.recorder_thread.open,
-                start.path,
-                header=start.header,
-                data_key=start.data_key,
-                signer=start.signer,
-                loop=loop,
-            )
-        except RecordingFailedError as failure:
-            await self._core.blocking.run(
-                recordings.mark_broken,
-                recording_id=start.recording_id,
-                problem=str(failure),
-                now=timezone.now(),
-            )
-            raise
-        return _Recording(start.recording_id, recorder)
-
-    async def _lease(self) -> LeasedCredential:
-        return await self._core.blocking.run(
-            sessions.lease_for_session, session_id=self._session_id, now=timezone.now()
-        )
-
-    async def _connect(self, lease: LeasedCredential) -> Upstream:
-        """Dial, but not for a client that has left.
-
-        Raises: UpstreamError, ClientLeftError.
-        """
-        dialling = asyncio.ensure_future(
-            connect(self._permit, lease, settings=self._core.upstream)
-        )
-        leaving = asyncio.ensure_future(self._client_gone.wait())
-        try:
-            await asyncio.wait({dialling, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not dialling.done():
-                raise ClientLeftError("the client left while the session opened")
-            return dialling.result()
-        finally:
-            leaving.cancel()
-            if not dialling.done():
-                dialling.cancel()
-                await asyncio.wait({dialling})
-
-    def undo(self, error: BaseException) -> None:
-        """Close what was opened; the paperwork is a task that nothing cancels."""
-        if self._upstream is not None:
-            self._upstream.close_now()
-        self._core.tasks.spawn(self._undo(error), "undo an opening")
-
-    async def _undo(self, error: BaseException) -> None:
-        reason, detail = _end_reason_for(error)
-        await settle_session(self._core, self._session_id, reason, detail)
-        if self._recording is not None:
-            await settle_recording(self._core, self._recording)
-
-
-def _end_reason_for(error: BaseException) -> tuple[EndReason, str]:
-    if isinstance(error, UpstreamError):
-        detail = f"{error.problem}: {error.detail}" if error.detail else error.problem
-        return EndReason.TARGET_LOST, detail
-    if isinstance(error, RecordingFailedError):
-        return EndReason.RECORDING_FAILED, str(error)
-    if isinstance(error, ClientLeftError):
-        return EndReason.CLIENT_LOST, str(error)
-    if isinstance(error, asyncio.CancelledError):
-        return EndReason.GATEWAY_STOPPED, "the gateway stopped while it opened"
-    return EndReason.REFUSED, f"{type(error).__name__}: {error}"
-
-
-def _refusal_for(error: BaseException) -> BaseException:
-    if isinstance(error, UpstreamError | OpeningRefusedError):
-        return OpeningRefusedError(str(error))
-    if isinstance(error, RecordingFailedError):
-        return OpeningRefusedError("the session cannot be recorded")
-    if isinstance(error, NoCredentialError):
-        return OpeningRefusedError("the vault holds no credential for this account")
-    if isinstance(error, Exception):
-        logger.error("a session could not be opened", exc_info=error)
-        return OpeningRefusedError("the session cannot be opened now")
-    return error

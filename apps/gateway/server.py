@@ -18,25 +18,18 @@ from asyncssh.constants import (
     DISC_BY_APPLICATION,
     DISC_HOST_NOT_ALLOWED_TO_CONNECT,
     DISC_ILLEGAL_USER_NAME,
-    DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
     DISC_TOO_MANY_CONNECTIONS,
-    MSG_CHANNEL_OPEN,
-    MSG_CHANNEL_REQUEST,
-    MSG_SERVICE_ACCEPT,
-    MSG_SERVICE_REQUEST,
     OPEN_ADMINISTRATIVELY_PROHIBITED,
     OPEN_RESOURCE_SHORTAGE,
 )
-from asyncssh.packet import SSHPacket, String
 from django.utils import timezone
 
-from apps.access import operations as access
+from apps.access import authorization
 from apps.access.denials import Denied
 from apps.accounts import operations as accounts
 from apps.accounts import queries as people
 from apps.accounts.operations import FactorVerdict
 from apps.audit.operations import Party
-from apps.gateway.algorithms import STRICT_KEX_CLIENT, ciphers_for
 from apps.gateway.authentication import (
     Authentication,
     KeyOwner,
@@ -44,45 +37,23 @@ from apps.gateway.authentication import (
     UserStringError,
 )
 from apps.gateway.blocking import Blocking
-from apps.gateway.fastpath import ServerChannel, ServerConnection
+from apps.gateway.engineer_connection import PREFIX, EngineerConnection
+from apps.gateway.front_session import REFUSAL_SECONDS, FrontSession
 from apps.gateway.limits import LoginGate
-from apps.gateway.live import (
-    CHANNEL_LIMIT,
-    ChannelRefusedError,
-    Core,
-    LiveSession,
-    OpeningRefusedError,
-    open_session,
-)
-from apps.gateway.relay import (
-    ENVIRONMENT_LIMIT,
-    ChannelRequest,
-    Relay,
-    Terminal,
-    passes_environment,
-)
+from apps.gateway.live import CHANNEL_LIMIT, LiveSession
+from apps.gateway.opening import open_session
+from apps.gateway.session_context import Core, OpeningRefusedError
 from apps.gateway.upstream import MAX_PACKET, WINDOW
 from apps.sessions import operations as sessions
 
 logger = logging.getLogger(__name__)
 
 DOOR: Final = "ssh"
-PREFIX: Final = "Sluice: "
-
-REQUEST_LIMIT: Final = 64
-"""Channel requests that may wait for an answer."""
-
 LAST_WORD_SECONDS: Final = 0.01
 """For the client to put the last line on its terminal."""
 
-ENVIRONMENT_COUNT: Final = 32
-
 REFUSALS: Final = 100
 """Refused requests of one connection; who asks for more is disconnected."""
-
-REFUSAL_SECONDS: Final = 0.05
-"""Between a reason and the failure it explains: OpenSSH drops output that arrives
-together with a failure."""
 
 
 class DatabaseFactors:
@@ -123,168 +94,6 @@ class Door:
     core: Core
     gate: LoginGate
     connections: set[EngineerConnection]
-
-
-class EngineerChannel(ServerChannel):
-    """A session channel with limits on what a client may pile up before it starts."""
-
-    def _process_env_request(self, packet: SSHPacket) -> bool:
-        """Keep TERM, LANG and LC_* only (R26)."""
-        name, value = packet.get_string(), packet.get_string()
-        packet.check_end()
-        if (
-            not passes_environment(name)
-            or len(name) > ENVIRONMENT_LIMIT
-            or len(value) > ENVIRONMENT_LIMIT
-            or len(self._env) >= ENVIRONMENT_COUNT
-        ):
-            return False
-        self._env[name] = value
-        return True
-
-    def _process_exec_request(self, packet: SSHPacket) -> bool:
-        """Take a command in any encoding, as surrogates where it is not UTF-8."""
-        command = packet.get_string().decode("utf-8", "surrogateescape")
-        packet.check_end()
-        return self._start_session(command=command)
-
-    def answer_start(self, *, success: bool) -> None:
-        """Answer the shell, exec or subsystem request that is waiting."""
-        if self._request_queue and self._session is not None:
-            self._report_response(success)
-
-    def _process_limited_request(
-        self, pkttype: int, pktid: int, packet: SSHPacket
-    ) -> None:
-        if len(self._request_queue) >= REQUEST_LIMIT:
-            raise asyncssh.ProtocolError("Too many channel requests")
-        self._process_request(pkttype, pktid, packet)
-
-    _packet_handlers = {
-        **ServerChannel._packet_handlers,
-        MSG_CHANNEL_REQUEST: _process_limited_request,
-    }
-
-
-class EngineerConnection(ServerConnection):
-    """A connection from an engineer: two factors, then sessions."""
-
-    channel_class = EngineerChannel
-    engineer: Engineer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask the login gate before anything else is done."""
-        super().connection_made(transport)
-        self.engineer = cast(Engineer, self._owner)
-        if not self.engineer.admitted:
-            self.abort_transport()
-
-    def _send_kexinit(self) -> None:
-        """Offer the ciphers for this client; its version is known by now."""
-        if not self._session_id:
-            self._enc_algs = [
-                name.encode("ascii") for name in ciphers_for(self._client_version)
-            ]
-        super()._send_kexinit()
-
-    def _choose_alg(
-        self, alg_type: str, local_algs: Sequence[bytes], remote_algs: Sequence[bytes]
-    ) -> bytes:
-        """Require strict key exchange of every client (R34)."""
-        if (
-            alg_type == "key exchange"
-            and not self._session_id
-            and STRICT_KEX_CLIENT not in remote_algs
-        ):
-            raise asyncssh.KeyExchangeFailed(
-                "This client has no strict key exchange (CVE-2023-48795): update it"
-            )
-        chosen: bytes = super()._choose_alg(alg_type, local_algs, remote_algs)
-        return chosen
-
-    async def validate_public_key(
-        self, username: str, key_data: bytes, msg: bytes, signature: bytes
-    ) -> bool:
-        """Check a key, and when it is signed with, count it (R4)."""
-        if not await super().validate_public_key(username, key_data, msg, signature):
-            return False
-        if not msg:
-            return True
-        fingerprint = asyncssh.import_public_key(
-            _public_line(key_data)
-        ).get_fingerprint()
-        return self.engineer.authentication.key_proved(username, fingerprint)
-
-    async def send_userauth_success(self) -> None:
-        """Succeed when all factors are there; else say that this one was right."""
-        if self.engineer.authentication.stage is Stage.NOTHING:
-            await super().send_userauth_success()
-        else:
-            self.send_userauth_failure(partial_success=True)
-
-    def send_userauth_failure(self, partial_success: bool) -> None:
-        """Refuse, and disconnect when the tries are used up."""
-        if self.engineer.authentication.exhausted:
-            self.disconnect(
-                DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
-                f"{PREFIX}too many authentication failures",
-            )
-        else:
-            super().send_userauth_failure(partial_success)
-
-    async def attach_x11_listener(self, *args: Any, **kwargs: Any) -> str | None:  # noqa: ARG002
-        """Refuse X11 forwarding."""
-        self.engineer.refused("x11", "X11 forwarding is not allowed")
-        return None
-
-    async def create_agent_listener(self) -> bool:
-        """Refuse agent forwarding."""
-        self.engineer.refused("agent", "agent forwarding is not allowed")
-        return False
-
-    def _process_any_channel_open(
-        self, pkttype: int, pktid: int, packet: SSHPacket
-    ) -> None:
-        """Refuse every kind but `session`; leave that one to asyncssh."""
-        peek = SSHPacket(packet.get_full_payload())
-        peek.get_byte()
-        kind = peek.get_string()
-        if kind == b"session":
-            self._process_channel_open(pkttype, pktid, packet)
-            return
-        sender = peek.get_uint32()
-        name = kind.decode("ascii", "backslashreplace")[:60]
-        reason = f"{name} channels are not allowed here"
-        self.send_channel_open_failure(
-            sender, OPEN_ADMINISTRATIVELY_PROHIBITED, PREFIX + reason, ""
-        )
-        self.engineer.refused(name, reason)
-
-    def _process_service_requested(
-        self, pkttype: int, pktid: int, packet: SSHPacket
-    ) -> None:
-        """Accept the same service again before the sign-in is complete.
-
-        paramiko asks for it before each factor; OpenSSH's server allows that, too.
-        """
-        peek = SSHPacket(packet.get_full_payload())
-        peek.get_byte()
-        service = peek.get_string()
-        if self._auth_in_progress and service == b"ssh-userauth":
-            self.send_packet(MSG_SERVICE_ACCEPT, String(service))
-        else:
-            self._process_service_request(pkttype, pktid, packet)
-
-    _packet_handlers = {
-        **ServerConnection._packet_handlers,
-        MSG_CHANNEL_OPEN: _process_any_channel_open,
-        MSG_SERVICE_REQUEST: _process_service_requested,
-    }
-
-
-def _public_line(key_data: bytes) -> str:
-    key = asyncssh.public_key.decode_ssh_public_key(key_data)
-    return key.export_public_key().decode("ascii")
 
 
 class Engineer(asyncssh.SSHServer):
@@ -421,7 +230,7 @@ class Engineer(asyncssh.SSHServer):
             source_address=self.source_address,
         )
         if isinstance(permit, Denied):
-            raise OpeningRefusedError(access.outside_message(permit))
+            raise OpeningRefusedError(authorization.outside_message(permit))
         return await open_session(
             self._core,
             permit,
@@ -546,7 +355,7 @@ def _sign_in_and_authorize(
         factors=("public_key", "one_time_code"),
         key_id=owner.key_id,
     )
-    return access.authorize_connection(
+    return authorization.authorize_connection(
         user=owner.user,
         asset_name=asset_name,
         account_name=account_name,
@@ -554,140 +363,3 @@ def _sign_in_and_authorize(
         door=DOOR,
         now=now,
     )
-
-
-class FrontSession(asyncssh.SSHServerSession[bytes]):
-    """One session channel of an engineer; its callbacks go to the relay.
-
-    Requests to start are answered only when the asset has answered, so that no input
-    arrives before there is somewhere to put it.
-    """
-
-    def __init__(self, engineer: Engineer, session: LiveSession) -> None:
-        self._engineer = engineer
-        self._session = session
-        self._channel: EngineerChannel
-        self._terminal: Terminal | None = None
-        self._relay: Relay | None = None
-        self._lost = False
-
-    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        self._channel = cast(EngineerChannel, chan)
-
-    def pty_requested(
-        self,
-        term_type: str,
-        term_size: tuple[int, int, int, int],
-        term_modes: Any,
-    ) -> bool:
-        """Remember the terminal for the start."""
-        if len(term_type) > 64 or not term_type.isprintable():
-            return False
-        columns, rows, width, height = term_size
-        self._terminal = Terminal(
-            term_type, columns, rows, width, height, dict(term_modes)
-        )
-        return True
-
-    def shell_requested(self) -> bool:
-        """Start a shell."""
-        return self._start("shell", None)
-
-    def exec_requested(self, command: str) -> bool:
-        """Start a command; never judged by its text (R10, R32). Empty is a shell."""
-        if not command:
-            return self._start("shell", None)
-        return self._start("exec", command.encode("utf-8", "surrogateescape"))
-
-    def subsystem_requested(self, subsystem: str) -> bool:
-        """Refuse: no subsystem can be controlled yet."""
-        name = subsystem[:60] if subsystem.isprintable() else "unknown"
-        self._engineer.spawn(
-            self._refuse(f"subsystem {name}", f"{name} is not available here"),
-            "refuse a subsystem",
-        )
-        return _ANSWERED_LATER
-
-    def _start(self, kind: str, command: bytes | None) -> bool:
-        request = ChannelRequest(
-            kind=kind,
-            command=command,
-            terminal=self._terminal,
-            environment=dict(self._channel.get_environment_bytes()),
-        )
-        self._engineer.spawn(self._open(request), f"open a {kind}")
-        return _ANSWERED_LATER
-
-    async def _open(self, request: ChannelRequest) -> None:
-        try:
-            relay = await self._session.open_channel(request, self._channel)
-        except ChannelRefusedError as error:
-            await self._refuse(request.kind, str(error))
-            return
-        except Exception:
-            self._channel.abort()
-            raise
-        if self._lost:
-            relay.front_lost()
-            return
-        self._relay = relay
-        self._channel.answer_start(success=True)
-
-    async def _refuse(self, kind: str, reason: str) -> None:
-        """Show the reason, then fail the request and close the channel."""
-        self._engineer.refused(kind, reason)
-        if self._lost or self._channel.is_closing():
-            return
-        self._channel.write(f"{PREFIX}{reason}\r\n".encode(), 1)
-        await asyncio.sleep(REFUSAL_SECONDS)
-        if not self._lost:
-            self._channel.answer_start(success=False)
-            self._channel.close()
-
-    def data_received(self, data: bytes, datatype: int | None) -> None:  # noqa: ARG002
-        if self._relay is not None:
-            self._relay.front_data(data)
-
-    def eof_received(self) -> bool:
-        if self._relay is not None:
-            self._relay.front_eof()
-        return True
-
-    def terminal_size_changed(
-        self, width: int, height: int, pixwidth: int, pixheight: int
-    ) -> None:
-        if self._relay is not None:
-            self._relay.front_resized(width, height, pixwidth, pixheight)
-        elif self._terminal is not None:
-            self._terminal = Terminal(
-                self._terminal.term,
-                width,
-                height,
-                pixwidth,
-                pixheight,
-                self._terminal.modes,
-            )
-
-    def signal_received(self, signal: str) -> None:
-        if self._relay is not None:
-            self._relay.front_signal(signal)
-
-    def break_received(self, msec: int) -> bool:
-        return self._relay is not None and self._relay.front_break(msec)
-
-    def pause_writing(self) -> None:
-        if self._relay is not None:
-            self._relay.front_full()
-
-    def resume_writing(self) -> None:
-        if self._relay is not None:
-            self._relay.front_drained()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._lost = True
-        if self._relay is not None:
-            self._relay.front_lost()
-
-
-# asyncssh reads None as "will be answered later"; its types only say bool.
-_ANSWERED_LATER: Final = cast(bool, None)

@@ -20,16 +20,12 @@ from typing import Any, Final, cast
 
 from django.utils import timezone
 
-from apps.access import operations as access
+from apps.access import authorization
 from apps.access.denials import Denied
-from apps.gateway.live import (
-    ChannelRefusedError,
-    Core,
-    LiveSession,
-    OpeningRefusedError,
-    open_session,
-)
+from apps.gateway.live import LiveSession
+from apps.gateway.opening import open_session
 from apps.gateway.relay import ChannelRequest, Relay, Terminal
+from apps.gateway.session_context import ChannelRefusedError, Core, OpeningRefusedError
 from apps.recordings import operations as recordings
 from apps.recordings.frames import Event, EventKind
 from apps.recordings.models import Recording
@@ -256,7 +252,7 @@ class LinkPeer(asyncio.Protocol):
         if ticket.grant_id is None:
             raise OpeningRefusedError("this link is no longer valid; open it again")
         permit = await self._core.blocking.run(
-            access.authorize_grant,
+            authorization.authorize_grant,
             user=ticket.user,
             grant_id=ticket.grant_id,
             source_address=ticket.source_address,
@@ -264,7 +260,7 @@ class LinkPeer(asyncio.Protocol):
             now=timezone.now(),
         )
         if isinstance(permit, Denied):
-            raise OpeningRefusedError(access.outside_message(permit))
+            raise OpeningRefusedError(authorization.outside_message(permit))
         session = await open_session(
             self._core, permit, client=self, client_version="browser terminal"
         )

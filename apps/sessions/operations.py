@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
-from apps.access import operations as access
+from apps.access import authorization
 from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
@@ -523,7 +523,7 @@ def issue_terminal_ticket(
     person = User.objects.get(pk=user.pk)
     grant = Grant.objects.active(at=now).filter(pk=grant_id, person=person).first()
     if grant is None or person.disabled_at is not None:
-        return Denied(DenialCode.NO_GRANT, access.NO_ACCESS_MESSAGE)
+        return Denied(DenialCode.NO_GRANT, authorization.NO_ACCESS_MESSAGE)
     return _make_ticket(
         purpose=TicketPurpose.TERMINAL,
         person=person,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from apps.access import operations, queries
+from apps.access import authorization, operations, queries
 from apps.access.denials import DenialCode, Denied
 from apps.access.lifecycle import RequestState
 from apps.access.models import AccessRequest, Approval, Decision, Grant, Verdict
@@ -55,7 +55,7 @@ def _submit(here, **changes):
 
 
 def _connect(user, asset_name, account_name=None, now=None):
-    return operations.authorize_connection(
+    return authorization.authorize_connection(
         user=user,
         asset_name=asset_name,
         account_name=account_name,
@@ -343,7 +343,7 @@ def test_unknown_and_forbidden_assets_answer_alike():
         operations.outside_message(_connect(here.engineer, name))
         for name in ("no-such-asset", elsewhere.asset.name, here.asset.name)
     }
-    assert answers == {operations.NO_ACCESS_MESSAGE}
+    assert answers == {authorization.NO_ACCESS_MESSAGE}
     codes = set(Decision.objects.values_list("code", flat=True))
     assert codes == {DenialCode.UNKNOWN_ASSET, DenialCode.NO_GRANT}
     assert _count(Kind.CONNECTION_DENIED) == 3

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from apps.access import authorization, queries
 from apps.access import operations as access
-from apps.access import queries
 from apps.access.models import Grant
 from apps.accounts import operations as accounts
 from apps.inventory import operations as inventory
@@ -76,15 +76,15 @@ def ways_in(here: factories.Plant, grant: Grant) -> dict[str, object]:
     user.refresh_from_db()
     source = {"source_address": "192.0.2.7", "now": now}
     return {
-        "ssh": access.authorize_connection(
+        "ssh": authorization.authorize_connection(
             user=user, asset_name=grant.asset.name, account_name=None, door="ssh",
             **source,  # type: ignore[arg-type]
         ),
-        "ssh, account named": access.authorize_connection(
+        "ssh, account named": authorization.authorize_connection(
             user=user, asset_name=grant.asset.name, account_name=grant.account.name,
             door="ssh", **source,  # type: ignore[arg-type]
         ),
-        "browser": access.authorize_grant(
+        "browser": authorization.authorize_grant(
             user=user, grant_id=grant.pk, door="browser", **source  # type: ignore[arg-type]
         ),
         "next check": queries.standing([grant.pk], now=now)[grant.pk],

@@ -165,7 +165,7 @@ def test_only_the_authorizer_makes_a_permit() -> None:
             and not _is_text_replace(call)
         )
     }
-    assert makers == {"apps/access/operations.py"}
+    assert makers == {"apps/access/authorization.py"}
 
 
 def _is_text_replace(call: ast.Call) -> bool:

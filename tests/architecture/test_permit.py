@@ -41,7 +41,7 @@ def test_only_a_live_session_dials() -> None:
         and node.module == "apps.gateway.upstream"
         and "connect" in {alias.name for alias in node.names}
     ]
-    assert importers == ["apps/gateway/live.py"]
+    assert importers == ["apps/gateway/opening.py"]
 
 
 @pytest.mark.parametrize("proof", [ConnectionPermit, LeasedCredential])

@@ -12,6 +12,7 @@ from typing import Any
 import asyncssh
 import pytest
 
+from apps.access import authorization
 from apps.access import operations as access
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
@@ -253,7 +254,7 @@ async def test_r19_nobody_without_a_grant_learns_whether_an_asset_exists(
         if b"Sluice: " in line
     }
     assert {line.partition(b"Sluice: ")[2] for line in lines} == {
-        access.NO_ACCESS_MESSAGE.encode()
+        authorization.NO_ACCESS_MESSAGE.encode()
     }
     assert client.here.target.connections == 0
     assert (await client.ask(kinds)).count(Kind.CONNECTION_DENIED) == 3

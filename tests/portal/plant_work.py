@@ -3,7 +3,7 @@
 import datetime as dt
 from pathlib import Path
 
-from apps.access import operations as access
+from apps.access import authorization
 from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
 from apps.inventory.models import CredentialKind
@@ -46,7 +46,7 @@ def live_session(
 ) -> Session:
     """Return an active session with a shell and a finished command."""
     now = now or clock()
-    permit = access.authorize_grant(
+    permit = authorization.authorize_grant(
         user=grant.person,
         grant_id=grant.pk,
         source_address="192.0.2.7",

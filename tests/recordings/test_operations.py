@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from django.db import DatabaseError, transaction
 
+from apps.access.authorization import authorize_connection
 from apps.access.denials import Denied
-from apps.access.operations import authorize_connection
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.recordings import operations, queries

@@ -6,6 +6,7 @@ import threading
 import pytest
 from django.db import IntegrityError, connections, transaction
 
+from apps.access import authorization
 from apps.access import operations as access
 from apps.access.denials import DenialCode
 from apps.accounts import operations as accounts
@@ -43,7 +44,7 @@ def _gateway(name="gateway-1", now=None):
 
 def _open(here, gateway, grant=None):
     grant = grant or factories.grant(here)
-    permit = access.authorize_connection(
+    permit = authorization.authorize_connection(
         user=grant.person,
         asset_name=here.asset.name,
         account_name=None,
@@ -358,7 +359,7 @@ class TestTickets:
         grant = factories.grant(here)
         for user in (here.second_engineer, here.approver, here.administrator):
             verdict = self._ticket(here, grant, user=user)
-            assert verdict.message == access.NO_ACCESS_MESSAGE
+            assert verdict.message == authorization.NO_ACCESS_MESSAGE
 
     def test_a_disabled_persons_ticket_is_void(self):
         here = factories.plant()

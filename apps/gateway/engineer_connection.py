@@ -1,0 +1,199 @@
+"""The SSH messages of an engineer's client that the gateway judges itself.
+
+Subclasses of the fast path's server classes: limits on what may be piled up, strict key
+exchange required, every channel kind but `session` refused with one clear line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import asyncssh
+from asyncssh.constants import (
+    DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_REQUEST,
+    MSG_SERVICE_ACCEPT,
+    MSG_SERVICE_REQUEST,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
+)
+from asyncssh.packet import SSHPacket, String
+
+from apps.gateway.algorithms import STRICT_KEX_CLIENT, ciphers_for
+from apps.gateway.authentication import Stage
+from apps.gateway.fastpath import ServerChannel, ServerConnection
+from apps.gateway.relay import ENVIRONMENT_LIMIT, passes_environment
+
+if TYPE_CHECKING:
+    from apps.gateway.server import Engineer
+
+PREFIX: Final = "Sluice: "
+
+REQUEST_LIMIT: Final = 64
+"""Channel requests that may wait for an answer."""
+
+ENVIRONMENT_COUNT: Final = 32
+
+
+class EngineerChannel(ServerChannel):
+    """A session channel with limits on what a client may pile up before it starts."""
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        """Keep TERM, LANG and LC_* only (R26)."""
+        name, value = packet.get_string(), packet.get_string()
+        packet.check_end()
+        if (
+            not passes_environment(name)
+            or len(name) > ENVIRONMENT_LIMIT
+            or len(value) > ENVIRONMENT_LIMIT
+            or len(self._env) >= ENVIRONMENT_COUNT
+        ):
+            return False
+        self._env[name] = value
+        return True
+
+    def _process_exec_request(self, packet: SSHPacket) -> bool:
+        """Take a command in any encoding, as surrogates where it is not UTF-8."""
+        command = packet.get_string().decode("utf-8", "surrogateescape")
+        packet.check_end()
+        return self._start_session(command=command)
+
+    def answer_start(self, *, success: bool) -> None:
+        """Answer the shell, exec or subsystem request that is waiting."""
+        if self._request_queue and self._session is not None:
+            self._report_response(success)
+
+    def _process_limited_request(
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> None:
+        if len(self._request_queue) >= REQUEST_LIMIT:
+            raise asyncssh.ProtocolError("Too many channel requests")
+        self._process_request(pkttype, pktid, packet)
+
+    _packet_handlers = {
+        **ServerChannel._packet_handlers,
+        MSG_CHANNEL_REQUEST: _process_limited_request,
+    }
+
+
+class EngineerConnection(ServerConnection):
+    """A connection from an engineer: two factors, then sessions."""
+
+    channel_class = EngineerChannel
+    engineer: Engineer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask the login gate before anything else is done."""
+        super().connection_made(transport)
+        self.engineer = cast("Engineer", self._owner)
+        if not self.engineer.admitted:
+            self.abort_transport()
+
+    def _send_kexinit(self) -> None:
+        """Offer the ciphers for this client; its version is known by now."""
+        if not self._session_id:
+            self._enc_algs = [
+                name.encode("ascii") for name in ciphers_for(self._client_version)
+            ]
+        super()._send_kexinit()
+
+    def _choose_alg(
+        self, alg_type: str, local_algs: Sequence[bytes], remote_algs: Sequence[bytes]
+    ) -> bytes:
+        """Require strict key exchange of every client (R34)."""
+        if (
+            alg_type == "key exchange"
+            and not self._session_id
+            and STRICT_KEX_CLIENT not in remote_algs
+        ):
+            raise asyncssh.KeyExchangeFailed(
+                "This client has no strict key exchange (CVE-2023-48795): update it"
+            )
+        chosen: bytes = super()._choose_alg(alg_type, local_algs, remote_algs)
+        return chosen
+
+    async def validate_public_key(
+        self, username: str, key_data: bytes, msg: bytes, signature: bytes
+    ) -> bool:
+        """Check a key, and when it is signed with, count it (R4)."""
+        if not await super().validate_public_key(username, key_data, msg, signature):
+            return False
+        if not msg:
+            return True
+        fingerprint = asyncssh.import_public_key(
+            _public_line(key_data)
+        ).get_fingerprint()
+        return self.engineer.authentication.key_proved(username, fingerprint)
+
+    async def send_userauth_success(self) -> None:
+        """Succeed when all factors are there; else say that this one was right."""
+        if self.engineer.authentication.stage is Stage.NOTHING:
+            await super().send_userauth_success()
+        else:
+            self.send_userauth_failure(partial_success=True)
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        """Refuse, and disconnect when the tries are used up."""
+        if self.engineer.authentication.exhausted:
+            self.disconnect(
+                DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
+                f"{PREFIX}too many authentication failures",
+            )
+        else:
+            super().send_userauth_failure(partial_success)
+
+    async def attach_x11_listener(self, *args: Any, **kwargs: Any) -> str | None:  # noqa: ARG002
+        """Refuse X11 forwarding."""
+        self.engineer.refused("x11", "X11 forwarding is not allowed")
+        return None
+
+    async def create_agent_listener(self) -> bool:
+        """Refuse agent forwarding."""
+        self.engineer.refused("agent", "agent forwarding is not allowed")
+        return False
+
+    def _process_any_channel_open(
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> None:
+        """Refuse every kind but `session`; leave that one to asyncssh."""
+        peek = SSHPacket(packet.get_full_payload())
+        peek.get_byte()
+        kind = peek.get_string()
+        if kind == b"session":
+            self._process_channel_open(pkttype, pktid, packet)
+            return
+        sender = peek.get_uint32()
+        name = kind.decode("ascii", "backslashreplace")[:60]
+        reason = f"{name} channels are not allowed here"
+        self.send_channel_open_failure(
+            sender, OPEN_ADMINISTRATIVELY_PROHIBITED, PREFIX + reason, ""
+        )
+        self.engineer.refused(name, reason)
+
+    def _process_service_requested(
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> None:
+        """Accept the same service again before the sign-in is complete.
+
+        paramiko asks for it before each factor; OpenSSH's server allows that, too.
+        """
+        peek = SSHPacket(packet.get_full_payload())
+        peek.get_byte()
+        service = peek.get_string()
+        if self._auth_in_progress and service == b"ssh-userauth":
+            self.send_packet(MSG_SERVICE_ACCEPT, String(service))
+        else:
+            self._process_service_request(pkttype, pktid, packet)
+
+    _packet_handlers = {
+        **ServerConnection._packet_handlers,
+        MSG_CHANNEL_OPEN: _process_any_channel_open,
+        MSG_SERVICE_REQUEST: _process_service_requested,
+    }
+
+
+def _public_line(key_data: bytes) -> str:
+    key = asyncssh.public_key.decode_ssh_public_key(key_data)
+    return key.export_public_key().decode("ascii")

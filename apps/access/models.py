@@ -21,7 +21,7 @@ class AccessRequest(models.Model):
     account = models.ForeignKey(
         TargetAccount, models.PROTECT, related_name="access_requests"
     )
-    # Sorted list of `inventory.models.Service` values.
+    # Sorted list of services (`inventory.services`).
     services = models.JSONField(default=list)
     minutes = models.PositiveIntegerField()
     reason = models.CharField(max_length=500)

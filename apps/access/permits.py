@@ -10,6 +10,8 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 
+from apps.inventory.services import SFTP_SERVICES, ForwardDestination, forwards_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionPermit:
@@ -41,3 +43,13 @@ class ConnectionPermit:
     # ssh or browser
     door: str
     issued_at: dt.datetime
+
+    @property
+    def may_transfer(self) -> bool:
+        """Say whether any right to files is among the services."""
+        return bool(self.services & SFTP_SERVICES)
+
+    @property
+    def forwards(self) -> frozenset[ForwardDestination]:
+        """Return the destinations that may be forwarded to."""
+        return forwards_of(self.services)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import asyncssh
 from asyncssh.constants import (
@@ -22,12 +22,10 @@ from asyncssh.constants import (
 from asyncssh.packet import SSHPacket, String
 
 from apps.gateway.algorithms import STRICT_KEX_CLIENT, ciphers_for
-from apps.gateway.authentication import Stage
+from apps.gateway.authentication import Authentication, Stage
 from apps.gateway.fastpath import ServerChannel, ServerConnection
 from apps.gateway.relay import ENVIRONMENT_LIMIT, passes_environment
-
-if TYPE_CHECKING:
-    from apps.gateway.server import Engineer
+from apps.gateway.session_context import EngineerSide
 
 PREFIX: Final = "Sluice: "
 
@@ -78,16 +76,23 @@ class EngineerChannel(ServerChannel):
     }
 
 
+class ConnectionOwner(EngineerSide, Protocol):
+    """The engineer behind a connection: `server.Engineer`."""
+
+    admitted: bool
+    authentication: Authentication
+
+
 class EngineerConnection(ServerConnection):
     """A connection from an engineer: two factors, then sessions."""
 
     channel_class = EngineerChannel
-    engineer: Engineer
+    engineer: ConnectionOwner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask the login gate before anything else is done."""
         super().connection_made(transport)
-        self.engineer = cast("Engineer", self._owner)
+        self.engineer = cast(ConnectionOwner, self._owner)
         if not self.engineer.admitted:
             self.abort_transport()
 

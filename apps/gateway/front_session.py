@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import asyncssh
 
 from apps.gateway.engineer_connection import PREFIX, EngineerChannel
+from apps.gateway.live import LiveSession
 from apps.gateway.relay import ChannelRequest, Relay, Terminal
-from apps.gateway.session_context import ChannelRefusedError
-
-if TYPE_CHECKING:
-    from apps.gateway.live import LiveSession
-    from apps.gateway.server import Engineer
+from apps.gateway.session_context import ChannelRefusedError, EngineerSide
 
 REFUSAL_SECONDS: Final = 0.05
 """Between a reason and the failure it explains: OpenSSH drops output that arrives
@@ -30,7 +27,7 @@ class FrontSession(asyncssh.SSHServerSession[bytes]):
     arrives before there is somewhere to put it.
     """
 
-    def __init__(self, engineer: Engineer, session: LiveSession) -> None:
+    def __init__(self, engineer: EngineerSide, session: LiveSession) -> None:
         self._engineer = engineer
         self._session = session
         self._channel: EngineerChannel

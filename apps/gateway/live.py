@@ -13,8 +13,9 @@ import asyncio
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 import asyncssh
@@ -22,6 +23,8 @@ from django.utils import timezone
 
 from apps.access.permits import ConnectionPermit
 from apps.audit.operations import Party
+from apps.gateway.blocking import Blocking
+from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.relay import (
     ChannelRequest,
     ChannelResult,
@@ -31,7 +34,6 @@ from apps.gateway.relay import (
 from apps.gateway.session_context import (
     ChannelRefusedError,
     ClientSide,
-    Core,
     OpenRecording,
 )
 from apps.gateway.settling import settle_recording, settle_session
@@ -39,9 +41,10 @@ from apps.gateway.upstream import (
     MAX_PACKET,
     WINDOW,
     Upstream,
+    UpstreamSettings,
 )
 from apps.recordings.output import RecordingFailedError
-from apps.recordings.writer import Recorder
+from apps.recordings.writer import Recorder, RecorderThread
 from apps.sessions import operations as sessions
 from apps.sessions.lifecycle import EndReason, SessionState
 from apps.sessions.queries import SessionVerdict
@@ -64,6 +67,22 @@ PAPER_SECONDS: Final = 2.0
 
 DRAIN_SECONDS: Final = 30.0
 """Longest wait for a client to take the last output after the asset closed."""
+
+
+@dataclass(slots=True)
+class Core:
+    """What all sessions of a gateway share."""
+
+    gateway_id: uuid.UUID
+    blocking: Blocking
+    recorder_thread: RecorderThread
+    upstream: UpstreamSettings
+    tasks: OwnedTasks
+    check_now: Callable[[], Awaitable[None]]
+    """Make the decision again for every live session; returns when that is done."""
+    live: dict[uuid.UUID, LiveSession] = field(default_factory=dict)
+    draining: bool = False
+    """True while the gateway stops: no new session opens."""
 
 
 class LiveSession:

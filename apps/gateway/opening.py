@@ -10,11 +10,10 @@ from django.utils import timezone
 
 from apps.access.denials import Denied
 from apps.access.permits import ConnectionPermit
-from apps.gateway.live import LiveSession
+from apps.gateway.live import Core, LiveSession
 from apps.gateway.session_context import (
     ClientLeftError,
     ClientSide,
-    Core,
     OpeningRefusedError,
     OpenRecording,
 )

@@ -40,9 +40,9 @@ from apps.gateway.blocking import Blocking
 from apps.gateway.engineer_connection import PREFIX, EngineerConnection
 from apps.gateway.front_session import REFUSAL_SECONDS, FrontSession
 from apps.gateway.limits import LoginGate
-from apps.gateway.live import CHANNEL_LIMIT, LiveSession
+from apps.gateway.live import CHANNEL_LIMIT, Core, LiveSession
 from apps.gateway.opening import open_session
-from apps.gateway.session_context import Core, OpeningRefusedError
+from apps.gateway.session_context import OpeningRefusedError
 from apps.gateway.upstream import MAX_PACKET, WINDOW
 from apps.sessions import operations as sessions
 

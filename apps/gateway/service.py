@@ -18,9 +18,9 @@ from apps.gateway.blocking import Blocking
 from apps.gateway.engineer_connection import EngineerConnection
 from apps.gateway.fastpath_self_test import self_test
 from apps.gateway.limits import LoginGate, LoginLimits
+from apps.gateway.live import Core
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.server import Door, Engineer
-from apps.gateway.session_context import Core
 from apps.gateway.terminal_link import TerminalLink
 from apps.gateway.upstream import MAX_PACKET, WINDOW, UpstreamSettings
 from apps.gateway.watchdog import Watchdog, WatchdogSettings

@@ -1,20 +1,15 @@
-"""What the sessions of a gateway share, and how they refuse."""
+"""What opening, running and settling a session have in common."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from apps.gateway.blocking import Blocking
-from apps.gateway.owned_tasks import OwnedTasks
-from apps.gateway.upstream import UpstreamSettings
-from apps.recordings.writer import Recorder, RecorderThread
-
-if TYPE_CHECKING:
-    from apps.gateway.live import LiveSession
+from apps.recordings.writer import Recorder
 
 
 class OpeningRefusedError(Exception):
@@ -43,23 +38,31 @@ class ClientSide(Protocol):
         """Return when all that was written to it has been taken, or it is gone."""
 
 
-@dataclass(slots=True)
-class Core:
-    """What all sessions of a gateway share."""
+class PaperworkSide(Protocol):
+    """The gateway as the paperwork at a session's end knows it."""
 
-    gateway_id: uuid.UUID
-    blocking: Blocking
-    recorder_thread: RecorderThread
-    upstream: UpstreamSettings
-    tasks: OwnedTasks
-    check_now: Callable[[], Awaitable[None]]
-    """Make the decision again for every live session; returns when that is done."""
-    live: dict[uuid.UUID, LiveSession] = field(default_factory=dict)
-    draining: bool = False
-    """True while the gateway stops: no new session opens."""
+    @property
+    def blocking(self) -> Blocking:
+        """Return the bridge to the domain code."""
+
+    @property
+    def draining(self) -> bool:
+        """Say whether the gateway stops."""
+
+
+class EngineerSide(Protocol):
+    """The engineer's connection as its channels know it."""
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
+        """Run a task owned by the gateway."""
+
+    def refused(self, kind: str, reason: str) -> None:
+        """Write down that something was refused (R22)."""
 
 
 @dataclass(slots=True)
 class OpenRecording:
+    """The recording of a session that is open."""
+
     recording_id: uuid.UUID
     recorder: Recorder

@@ -10,7 +10,7 @@ from typing import Final
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from apps.gateway.session_context import Core, OpenRecording
+from apps.gateway.session_context import OpenRecording, PaperworkSide
 from apps.recordings import operations as recordings
 from apps.recordings.output import RecordingFailedError, SealedRecording
 from apps.sessions import operations as sessions
@@ -24,7 +24,7 @@ LONGEST_RETRY_SECONDS: Final = 30.0
 
 
 async def settle_session(
-    core: Core, session_id: uuid.UUID, reason: EndReason, detail: str
+    core: PaperworkSide, session_id: uuid.UUID, reason: EndReason, detail: str
 ) -> None:
     """Close the row, and with it the lease.
 
@@ -52,7 +52,7 @@ async def settle_session(
             return
 
 
-async def settle_recording(core: Core, recording: OpenRecording) -> None:
+async def settle_recording(core: PaperworkSide, recording: OpenRecording) -> None:
     """Seal the recording, or say that it is broken (never silence, R29)."""
     try:
         sealed: SealedRecording = await asyncio.wrap_future(recording.recorder.close())

@@ -19,7 +19,7 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from apps.audit import wakeup
-from apps.gateway.session_context import Core
+from apps.gateway.live import Core
 from apps.sessions import operations as sessions
 from apps.sessions import queries
 from apps.sessions.lifecycle import EndReason

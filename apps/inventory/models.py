@@ -52,13 +52,6 @@ class CredentialKind(models.TextChoices):
     PASSWORD = "password", "Password in the vault, rotated after each session"
 
 
-class Service(models.TextChoices):
-    """What may cross a conduit."""
-
-    SHELL = "shell", "Interactive shell"
-    EXEC = "exec", "Single commands"
-
-
 class AssetKind(models.TextChoices):
     """What an asset is."""
 
@@ -165,7 +158,7 @@ class Conduit(models.Model):
     name = models.CharField(max_length=40)
     from_zone = models.ForeignKey(Zone, models.PROTECT, related_name="conduits_out")
     to_zone = models.ForeignKey(Zone, models.PROTECT, related_name="conduits_in")
-    # Sorted list of `Service` values.
+    # Sorted list of what `services.check_services` takes.
     services = models.JSONField(default=list)
 
     class Meta:

@@ -20,12 +20,12 @@ from apps.inventory.models import (
     Asset,
     Conduit,
     HostKey,
-    Service,
     Site,
     SiteMembership,
     TargetAccount,
     Zone,
 )
+from apps.inventory.services import UnknownServiceError, check_services
 
 
 class InventoryRefusedError(ValueError):
@@ -378,13 +378,10 @@ def remove_host_key(*, key_id: uuid.UUID, by: Party, now: dt.datetime) -> bool:
 
 
 def _services(services: Iterable[str]) -> list[str]:
-    chosen = sorted(set(services))
-    unknown = set(chosen) - set(Service.values)
-    if unknown:
-        raise InventoryRefusedError(
-            f"There is no service {', '.join(sorted(unknown))}."
-        )
-    return chosen
+    try:
+        return check_services(services, allow_local=settings.ALLOW_LOCAL_TARGETS)
+    except UnknownServiceError as error:
+        raise InventoryRefusedError(str(error)) from None
 
 
 def _apply(

@@ -340,7 +340,7 @@ def test_unknown_and_forbidden_assets_answer_alike():
     """No oracle: what does not exist and what is not theirs read the same outside."""
     here, elsewhere = factories.plant(), factories.plant()
     answers = {
-        operations.outside_message(_connect(here.engineer, name))
+        authorization.outside_message(_connect(here.engineer, name))
         for name in ("no-such-asset", elsewhere.asset.name, here.asset.name)
     }
     assert answers == {authorization.NO_ACCESS_MESSAGE}

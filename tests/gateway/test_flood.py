@@ -9,8 +9,8 @@ import asyncssh
 import pytest
 
 from apps.gateway.limits import LoginLimits
+from apps.gateway.live import Core
 from apps.gateway.server import Engineer
-from apps.gateway.session_context import Core
 from tests.gateway.conftest import Client, running, until
 from tests.targets import deaf_target, flooding_target
 

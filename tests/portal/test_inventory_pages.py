@@ -272,6 +272,41 @@ def test_sites_zones_and_conduits_are_drawn(administrator: Client) -> None:
     assert not Conduit.objects.filter(name="S-1").exists()
 
 
+def test_a_conduit_names_the_destinations_of_forwards(
+    here: factories.Plant, administrator: Client, settings
+) -> None:
+    settings.ALLOW_LOCAL_TARGETS = False
+    conduit = Conduit.objects.get(to_zone=here.cell)
+    where = f"/conduits/{conduit.pk}/change/"
+    given = {"services": ["shell"], "forwards": "PLC-7:502\n\n 10.20.4.17:44818 "}
+    assert administrator.post(where, given).status_code == 302
+    conduit.refresh_from_db()
+    assert conduit.services == [
+        "forward:10.20.4.17:44818",
+        "forward:plc-7:502",
+        "shell",
+    ]
+    shown = administrator.get(where).content.decode()
+    assert "10.20.4.17:44818\nplc-7:502</textarea>" in shown
+
+    for wrong, why in [
+        ("plc-7", "write host:port"),
+        ("[::]:502", "unspecified"),
+        ("plc-7:99999", "1 to 65535"),
+    ]:
+        answer = administrator.post(where, {"services": ["shell"], "forwards": wrong})
+        assert answer.status_code == 422
+        assert why in answer.content.decode()
+    answer = administrator.post(where, {"forwards": ""})
+    assert "Choose at least one" in answer.content.decode()
+    conduit.refresh_from_db()
+    assert conduit.services == [
+        "forward:10.20.4.17:44818",
+        "forward:plc-7:502",
+        "shell",
+    ]
+
+
 def test_a_zone_is_changed_and_cannot_lie_inside_itself(
     here: factories.Plant, administrator: Client
 ) -> None:

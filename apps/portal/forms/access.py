@@ -6,7 +6,8 @@ from itertools import groupby
 from django import forms
 
 from apps.access.policy import RequestRules
-from apps.inventory.models import Service, TargetAccount
+from apps.inventory.models import TargetAccount
+from apps.inventory.services import Service, label_of
 
 _REASON_LENGTH = 500
 Choice = tuple[str, str]
@@ -75,8 +76,10 @@ class RequestForm(forms.Form):
         )
         chosen = self.fields["services"]
         assert isinstance(chosen, forms.MultipleChoiceField)  # noqa: S101  # for mypy
+        order = {service.value: number for number, service in enumerate(Service)}
         chosen.choices = [
-            (value, label) for value, label in Service.choices if value in services
+            (service, label_of(service))
+            for service in sorted(services, key=lambda s: (order.get(s, len(order)), s))
         ]
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django.conf import settings
 
 from apps.inventory.crypto_profiles import PROFILES
 from apps.inventory.models import (
@@ -12,9 +13,15 @@ from apps.inventory.models import (
     CredentialKind,
     EndMode,
     PurdueLevel,
-    Service,
     Site,
     Zone,
+)
+from apps.inventory.services import (
+    FORWARD_PREFIX,
+    LABELS,
+    Service,
+    UnknownServiceError,
+    check_services,
 )
 
 _PLAIN = {"autocapitalize": "none", "autocomplete": "off", "spellcheck": "false"}
@@ -204,24 +211,71 @@ class ZoneForm(forms.Form):
             parent.queryset = _zones().filter(site=zone.site).exclude(pk=zone.pk)
 
 
-class ConduitForm(forms.Form):
+class ForwardsField(forms.CharField):
+    """Destinations of forwards, `host:port`, one a line, as a list of services."""
+
+    widget = forms.Textarea(
+        attrs={"rows": 2, "spellcheck": "false", "autocomplete": "off"}
+    )
+
+    def to_python(self, value: object) -> list[str]:  # type: ignore[override]
+        """Return the services; an empty field gives none."""
+        lines = [line.strip() for line in str(value or "").splitlines()]
+        try:
+            return check_services(
+                (f"{FORWARD_PREFIX}{line}" for line in lines if line),
+                allow_local=settings.ALLOW_LOCAL_TARGETS,
+            )
+        except UnknownServiceError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def prepare_value(self, value: object) -> object:
+        """Show services as lines of destinations."""
+        if isinstance(value, list):
+            return "\n".join(str(one).removeprefix(FORWARD_PREFIX) for one in value)
+        return value
+
+
+class CarriesForm(forms.Form):
+    """What a conduit carries: services that are a word, and forwards."""
+
+    services = forms.MultipleChoiceField(
+        label="Carries",
+        choices=[(service.value, LABELS[service]) for service in Service],
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+        help_text="What is not chosen cannot cross.",
+    )
+    forwards = ForwardsField(
+        label="Forwards to",
+        required=False,
+        help_text="Where `ssh -L` may lead from the assets there: host:port, one a "
+        "line, such as 10.20.4.17:502.",
+    )
+
+    def clean(self) -> dict[str, object]:
+        """Join both, and ask for at least one of them."""
+        cleaned = super().clean() or {}
+        if "forwards" in cleaned:
+            forwards = cleaned.pop("forwards") or ()
+            cleaned["services"] = [*cleaned.get("services", ()), *forwards]
+            if not cleaned["services"]:
+                self.add_error(
+                    "services", "Choose at least one: to close a conduit, remove it."
+                )
+        return cleaned
+
+
+class ConduitForm(CarriesForm):
     """A conduit between two zones of one site, and what it carries."""
 
+    field_order = ["name", "from_zone", "to_zone", "services", "forwards"]
     name = forms.CharField(max_length=40, help_text="Such as C-14.")
     from_zone = ZoneChoiceField(
         queryset=Zone.objects.none(), label="From", empty_label="Choose"
     )
     to_zone = ZoneChoiceField(
         queryset=Zone.objects.none(), label="To", empty_label="Choose"
-    )
-    services = forms.MultipleChoiceField(
-        label="Carries",
-        choices=Service.choices,
-        widget=forms.CheckboxSelectMultiple,
-        help_text="What is not chosen cannot cross.",
-        error_messages={
-            "required": "Choose at least one: to close a conduit, remove it."
-        },
     )
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -238,15 +292,15 @@ class ConduitForm(forms.Form):
         return cleaned
 
 
-class ConduitServicesForm(forms.Form):
+class ConduitServicesForm(CarriesForm):
     """What a conduit that is there carries."""
-
-    services = ConduitForm.base_fields["services"]
 
     @classmethod
     def of(cls, conduit: Conduit) -> "ConduitServicesForm":
         """Return the form filled with what `conduit` carries."""
-        return cls(initial={"services": conduit.services})
+        forwards = [one for one in conduit.services if one.startswith(FORWARD_PREFIX)]
+        words = [one for one in conduit.services if one not in forwards]
+        return cls(initial={"services": words, "forwards": forwards})
 
 
 class AssetFilterForm(forms.Form):

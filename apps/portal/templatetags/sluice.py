@@ -15,8 +15,10 @@ from django.utils.safestring import SafeString, mark_safe
 
 from apps.accounts.models import User
 from apps.audit.identifiers import short_id as audit_short_id
+from apps.inventory.services import label_of
 
 register = template.Library()
+register.filter("service_label", label_of)
 
 _SOON_SECONDS = 300
 

@@ -39,6 +39,9 @@ class DenialCode(StrEnum):
     OWN_REQUEST = "own_request"
     NOT_PERMITTED = "not_permitted"
     NO_APPROVER = "no_approver"
+    OWN_SESSION = "own_session"
+    NOT_FROZEN = "not_frozen"
+    MESSAGE_REFUSED = "message_refused"
 
 
 SENTENCES: dict[DenialCode, str] = {
@@ -73,6 +76,9 @@ SENTENCES: dict[DenialCode, str] = {
     DenialCode.OWN_REQUEST: "Nobody approves their own request.",
     DenialCode.NOT_PERMITTED: "You may not do this.",
     DenialCode.NO_APPROVER: "Nobody could approve this.",
+    DenialCode.OWN_SESSION: "Somebody else controls your session, not you.",
+    DenialCode.NOT_FROZEN: "Nobody froze the session, so nobody can resume it.",
+    DenialCode.MESSAGE_REFUSED: "A message is one line of 1 to 300 characters.",
 }
 
 

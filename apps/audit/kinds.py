@@ -58,6 +58,11 @@ class Kind(StrEnum):
     SESSION_OPENED = "sessions.session.opened"
     SESSION_ACTIVATED = "sessions.session.activated"
     SESSION_FROZEN = "sessions.session.frozen"
+    SESSION_RESUMED = "sessions.session.resumed"
+    SESSION_FREEZE_ASKED = "sessions.session.freeze_asked"
+    SESSION_RESUME_ASKED = "sessions.session.resume_asked"
+    SESSION_MESSAGE_SENT = "sessions.message.sent"
+    SESSION_MESSAGE_SHOWN = "sessions.message.shown"
     SESSION_TERMINATE_ASKED = "sessions.session.terminate_asked"
     SESSION_ENDED = "sessions.session.ended"
     SESSION_WATCHED = "sessions.session.watched"
@@ -130,6 +135,11 @@ SENTENCES: dict[Kind, str] = {
     Kind.SESSION_OPENED: "A session was opened.",
     Kind.SESSION_ACTIVATED: "A session reached its asset and became active.",
     Kind.SESSION_FROZEN: "A session's input was held.",
+    Kind.SESSION_RESUMED: "A session's input was let through again.",
+    Kind.SESSION_FREEZE_ASKED: "Somebody asked for a live session to be frozen.",
+    Kind.SESSION_RESUME_ASKED: "Somebody asked for a frozen session to go on.",
+    Kind.SESSION_MESSAGE_SENT: "Somebody sent a message to a live session.",
+    Kind.SESSION_MESSAGE_SHOWN: "Messages were shown on a session's terminals.",
     Kind.SESSION_TERMINATE_ASKED: "Somebody asked for a live session to be ended.",
     Kind.SESSION_ENDED: "A session ended.",
     Kind.SESSION_WATCHED: "Somebody watched a live session.",

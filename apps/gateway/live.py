@@ -13,7 +13,7 @@ import asyncio
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +24,7 @@ from django.utils import timezone
 from apps.access.permits import ConnectionPermit
 from apps.audit.operations import Party
 from apps.gateway.blocking import Blocking
+from apps.gateway.live_control import LiveControl
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.relay import (
     ChannelRequest,
@@ -113,7 +114,12 @@ class LiveSession:
         self._opening = 0
         self._asset_refusals = 0
         self._timers: list[asyncio.TimerHandle] = []
+        # Why the session's end has begun; None while it has not.
         self._held_for: EndReason | None = None
+        self._end_holds_input = False
+        self._person_holds_input = False
+        self._noting = asyncio.Lock()
+        self.control = LiveControl(self)
         self._papers: set[asyncio.Task[bool]] = set()
 
     @property
@@ -125,6 +131,18 @@ class LiveSession:
     def recording_id(self) -> uuid.UUID:
         """Return the identifier of the session's recording."""
         return self._recording.recording_id
+
+    @property
+    def is_frozen(self) -> bool:
+        """Say whether input is held."""
+        return self.state is SessionState.FROZEN
+
+    @property
+    def has_open_terminal(self) -> bool:
+        """Say whether a line shown now would be seen."""
+        return any(
+            relay.has_terminal and relay.is_open for relay in self.relays.values()
+        )
 
     def is_active(self) -> bool:
         """Say whether channels may open and input may flow."""
@@ -269,8 +287,8 @@ class LiveSession:
 
     def deadline_reached(self) -> None:
         """End as the asset's owner decided: cut, freeze, or drain."""
-        if self.state is not SessionState.ACTIVE:
-            # Frozen or ending already, and that has its own limit.
+        if self._held_for is not None or not self._goes_on:
+            # Ending already, and that has its own limit.
             return
         line, grace = "the time is up", self.permit.grace_seconds
         if self.permit.end_mode == "freeze" and grace > 0:
@@ -280,15 +298,47 @@ class LiveSession:
         else:
             self.end(EndReason.EXPIRED, line)
 
+    @property
+    def _goes_on(self) -> bool:
+        return self.state in {SessionState.ACTIVE, SessionState.FROZEN}
+
+    def hold(self, line: str) -> None:
+        """Hold input because a person wants it, and say so. The deadline holds on."""
+        self._person_holds_input = True
+        if self._goes_on:
+            self.state = SessionState.FROZEN
+        self._hold_or_release()
+        self.notify(line)
+        self.note_state()
+
+    def release(self, line: str) -> None:
+        """Let input through again, unless the end of the session holds it."""
+        self._person_holds_input = False
+        if self._end_holds_input:
+            return
+        if self.is_frozen:
+            self.state = SessionState.ACTIVE
+        self._hold_or_release()
+        self.notify(line)
+        self.note_state()
+
+    def _hold_or_release(self) -> None:
+        held = self._person_holds_input or self._end_holds_input
+        for relay in list(self.relays.values()):
+            if held:
+                relay.freeze()
+            else:
+                relay.unfreeze()
+
     def _freeze(self, reason: EndReason, line: str, grace: float) -> None:
         self.state = SessionState.FROZEN
         self._held_for = reason
+        self._end_holds_input = True
         self._cancel_timers()
-        for relay in list(self.relays.values()):
-            relay.freeze()
+        self._hold_or_release()
         self.notify(f"Sluice: {line}; input is held, closing in {grace:.0f} s")
         self._end_later(reason, line, grace)
-        self._note(sessions.note_frozen, frozen=True)
+        self.note_state()
 
     def _drain(self, line: str, grace: float) -> None:
         self.state = SessionState.ENDING
@@ -296,21 +346,44 @@ class LiveSession:
         self._cancel_timers()
         self.notify(f"Sluice: {line}; what runs may finish within {grace:.0f} s")
         self._end_later(EndReason.EXPIRED, line, grace)
-        self._note(sessions.note_ending)
+        self.note_state()
 
     def _end_later(self, reason: EndReason, line: str, grace: float) -> None:
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(grace, self.end, reason, line))
 
-    def _note(self, operation: Callable[..., bool], **arguments: bool) -> None:
+    def note_state(self) -> None:
+        """Write the session's state down as it is now, after what waits for that."""
+        self._core.tasks.spawn(
+            self._write_state(self.state), f"note the state of {self.short_id}"
+        )
+
+    async def _write_state(self, state: SessionState) -> None:
+        async with self._noting:
+            if state is SessionState.ENDING:
+                await self._core.blocking.run(
+                    sessions.note_ending,
+                    session_id=self.session_id,
+                    now=timezone.now(),
+                )
+            elif state is not SessionState.ENDED:
+                await self._core.blocking.run(
+                    sessions.note_frozen,
+                    session_id=self.session_id,
+                    frozen=state is SessionState.FROZEN,
+                    now=timezone.now(),
+                )
+
+    def note_shown(self, numbers: Collection[int]) -> None:
+        """Write down that these messages were shown."""
         self._core.tasks.spawn(
             self._core.blocking.run(
-                operation,
+                sessions.note_messages_shown,
                 session_id=self.session_id,
+                numbers=numbers,
                 now=timezone.now(),
-                **arguments,
             ),
-            f"note the state of {self.short_id}",
+            f"note messages of {self.short_id}",
         )
 
     def apply(self, verdict: SessionVerdict) -> None:
@@ -328,7 +401,8 @@ class LiveSession:
             verdict.reason is EndReason.REVOKED
             and self.permit.in_operation
             and grace > 0
-            and self.state is SessionState.ACTIVE
+            and self._held_for is None
+            and self._goes_on
         ):
             self._freeze(verdict.reason, verdict.message, grace)
         else:

@@ -164,6 +164,16 @@ class Relay:
         return self.request.terminal is not None
 
     @property
+    def freezes_both_ways(self) -> bool:
+        """Say whether a freeze holds output as well as input."""
+        return self.request.kind not in {"shell", "exec"}
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether both ends are there."""
+        return self._front is not None and self._back is not None and not self._over
+
+    @property
     def frozen(self) -> bool:
         """Say whether input is held."""
         return Hold.FROZEN in self._front_holds
@@ -357,14 +367,21 @@ class Relay:
         self._end()
 
     def freeze(self) -> None:
-        """Hold input by flow control; output flows on. Nothing is lost."""
+        """Hold input by flow control; nothing is lost.
+
+        Output of terminals and commands flows on, as a command that cannot write stops
+        half-way. Files and forwards are held both ways: there is nobody to read them.
+        """
         self._hold_front(Hold.FROZEN)
+        if self.freezes_both_ways:
+            self._hold_back(Hold.FROZEN)
 
     def unfreeze(self) -> None:
         """Let input flow again, the last size and the kept signals first."""
         if not self.frozen:
             return
         self._front_holds &= ~Hold.FROZEN
+        self._release_back(Hold.FROZEN)
         size, self._held_size = self._held_size, None
         if size is not None:
             self.front_resized(*size)

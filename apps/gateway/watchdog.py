@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +32,9 @@ _TOPICS: Final = (
     "accounts.person.",
     "accounts.factor.",
     "inventory.",
+    "sessions.message.sent",
+    "sessions.session.freeze_asked",
+    "sessions.session.resume_asked",
     "sessions.session.terminate_asked",
 )
 
@@ -124,8 +128,8 @@ class Watchdog:
             return
         now = timezone.now()
         try:
-            verdicts = await self._core.blocking.run(
-                queries.verdicts, gateway_id=self._core.gateway_id, now=now
+            verdicts, controls = await self._core.blocking.run(
+                _ask, gateway_id=self._core.gateway_id, now=now
             )
         except DatabaseError:
             logger.exception("the decision on live sessions could not be made again")
@@ -137,6 +141,10 @@ class Watchdog:
             session = self._core.live.get(verdict.session_id)
             if session is not None:
                 session.apply(verdict)
+        for control in controls:
+            session = self._core.live.get(control.session_id)
+            if session is not None:
+                session.control.apply(control)
 
     def _end_the_unwatched(self) -> None:
         blind = self._loop.time() - self._last_answer
@@ -148,3 +156,12 @@ class Watchdog:
                 "the access can no longer be checked",
                 f"no answer from the database for {blind:.0f} s",
             )
+
+
+def _ask(
+    *, gateway_id: uuid.UUID, now: dt.datetime
+) -> tuple[list[queries.SessionVerdict], list[queries.SessionControl]]:
+    return (
+        queries.verdicts(gateway_id=gateway_id, now=now),
+        queries.controls(gateway_id=gateway_id),
+    )

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.portal.views import sessions, terminal
+from apps.portal.views import live_control, sessions, terminal
 
 urlpatterns = [
     path("sessions/", sessions.sessions, name="sessions"),
@@ -11,6 +11,21 @@ urlpatterns = [
         "sessions/<uuid:session_id>/terminate/",
         sessions.terminate_session,
         name="session-terminate",
+    ),
+    path(
+        "sessions/<uuid:session_id>/freeze/",
+        live_control.freeze_session,
+        name="session-freeze",
+    ),
+    path(
+        "sessions/<uuid:session_id>/resume/",
+        live_control.resume_session,
+        name="session-resume",
+    ),
+    path(
+        "sessions/<uuid:session_id>/message/",
+        live_control.send_message,
+        name="session-message",
     ),
     path(
         "sessions/<uuid:session_id>/watch/",

@@ -3,7 +3,7 @@
 import datetime as dt
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from apps.access.models import Grant
 from apps.accounts.models import User
@@ -92,6 +92,17 @@ class Session(models.Model):
         User, models.PROTECT, null=True, blank=True, related_name="+"
     )
     terminate_reason = models.CharField(max_length=300, blank=True)
+    # Set while somebody wants the session's input held; the gateway sees to it.
+    freeze_asked_at = models.DateTimeField(null=True, blank=True)
+    freeze_asked_by = models.ForeignKey(
+        User, models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    freeze_reason = models.CharField(max_length=300, blank=True)
+    # Grows with each freeze and each resume, so that each is done once.
+    freeze_number = models.PositiveIntegerField(default=0)
+    resumed_by = models.ForeignKey(
+        User, models.PROTECT, null=True, blank=True, related_name="+"
+    )
 
     objects = SessionQuerySet.as_manager()
 
@@ -120,6 +131,20 @@ class Session(models.Model):
                     terminate_asked_by__isnull=False,
                 ),
                 name="terminate_asked_at_and_by_set_together",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    freeze_asked_at=None, freeze_asked_by=None, freeze_reason=""
+                )
+                | (
+                    Q(freeze_asked_at__isnull=False, freeze_asked_by__isnull=False)
+                    & ~Q(freeze_reason="")
+                ),
+                name="freeze_has_its_time_person_and_reason",
+            ),
+            models.CheckConstraint(
+                condition=Q(freeze_asked_by=None) | ~Q(freeze_asked_by=F("person")),
+                name="nobody_freezes_their_own_session",
             ),
         ]
 
@@ -178,6 +203,31 @@ class Channel(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.number}"
+
+
+class SessionMessage(models.Model):
+    """One line to the engineer of a live session, shown on its terminals once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    session = models.ForeignKey(Session, models.CASCADE, related_name="messages")
+    # From 1 within a session, without gaps: the order in which they are shown.
+    number = models.PositiveIntegerField()
+    sender = models.ForeignKey(User, models.PROTECT, related_name="+")
+    text = models.CharField(max_length=300)
+    sent_at = models.DateTimeField()
+    # None until a terminal of the session has shown it.
+    shown_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["session", "number"], name="message_number_is_unique"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"message {self.number} from {self.sender}"
 
 
 class TicketPurpose(models.TextChoices):

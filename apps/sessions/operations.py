@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import secrets
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -25,6 +26,7 @@ from apps.sessions.models import (
     ConnectionTicket,
     GatewayNode,
     Session,
+    SessionMessage,
     TicketPurpose,
 )
 from apps.vault import operations as vault
@@ -33,6 +35,12 @@ from apps.vault.models import Lease, LeaseState
 
 _TICKET_SECONDS = 30
 _DETAIL_LENGTH = 300
+
+MESSAGE_LENGTH = 300
+"""Characters of one message to a live session."""
+
+WAITING_MESSAGES = 20
+"""Messages that may wait for a session to have a terminal."""
 
 
 @transaction.atomic
@@ -243,7 +251,7 @@ def note_frozen(*, session_id: uuid.UUID, frozen: bool, now: dt.datetime) -> boo
         return False
     session.save(update_fields=["state"])
     audit.record(
-        Kind.SESSION_FROZEN,
+        Kind.SESSION_FROZEN if frozen else Kind.SESSION_RESUMED,
         now=now,
         actor=audit.system("gateway"),
         subject=session.party,
@@ -471,6 +479,164 @@ def ask_terminate(
         data={"reason": session.terminate_reason},
     )
     return verdict
+
+
+def _controlled(
+    session_id: uuid.UUID, by: User
+) -> tuple[User, Session, Allowed] | Denied:
+    """Lock a session for somebody who may control it."""
+    person = User.objects.get(pk=by.pk)
+    session = (
+        Session.objects.select_for_update(of=("self",))
+        .select_related("asset__zone__site", "person", "account__asset")
+        .filter(pk=session_id)
+        .first()
+    )
+    if session is None:
+        return Denied(DenialCode.NOT_PERMITTED)
+    verdict = queries.may_control(person, session)
+    if isinstance(verdict, Denied):
+        return verdict
+    return person, session, verdict
+
+
+@transaction.atomic
+def ask_freeze(
+    *, session_id: uuid.UUID, by: User, reason: str, now: dt.datetime
+) -> Allowed | Denied:
+    """Ask for a live session's input to be held; its gateway does so at once.
+
+    A session that somebody froze stays as it is, with the first reason.
+    """
+    found = _controlled(session_id, by)
+    if isinstance(found, Denied):
+        return found
+    person, session, verdict = found
+    reason = " ".join(reason.split())[:_DETAIL_LENGTH]
+    if not reason:
+        return Denied(DenialCode.REASON_MISSING, "Say why: the engineer is told it.")
+    if session.freeze_asked_at is not None:
+        return verdict
+    session.freeze_asked_at, session.freeze_asked_by = now, person
+    session.freeze_reason = reason
+    session.freeze_number += 1
+    session.save(
+        update_fields=[
+            "freeze_asked_at",
+            "freeze_asked_by",
+            "freeze_reason",
+            "freeze_number",
+        ]
+    )
+    audit.record(
+        Kind.SESSION_FREEZE_ASKED,
+        now=now,
+        actor=person.party,
+        subject=session.party,
+        data={"reason": reason, "number": session.freeze_number},
+    )
+    return verdict
+
+
+@transaction.atomic
+def ask_resume(
+    *, session_id: uuid.UUID, by: User, now: dt.datetime
+) -> Allowed | Denied:
+    """Ask for a session that somebody froze to go on.
+
+    Only what a person froze can be resumed: at the deadline or after a revocation the
+    asset's grace time runs out.
+    """
+    found = _controlled(session_id, by)
+    if isinstance(found, Denied):
+        return found
+    person, session, verdict = found
+    if session.freeze_asked_at is None:
+        return Denied(DenialCode.NOT_FROZEN)
+    session.freeze_asked_at = session.freeze_asked_by = None
+    session.freeze_reason = ""
+    session.resumed_by = person
+    session.freeze_number += 1
+    session.save(
+        update_fields=[
+            "freeze_asked_at",
+            "freeze_asked_by",
+            "freeze_reason",
+            "freeze_number",
+            "resumed_by",
+        ]
+    )
+    audit.record(
+        Kind.SESSION_RESUME_ASKED,
+        now=now,
+        actor=person.party,
+        subject=session.party,
+        data={"number": session.freeze_number},
+    )
+    return verdict
+
+
+@transaction.atomic
+def send_message(
+    *, session_id: uuid.UUID, by: User, text: str, now: dt.datetime
+) -> SessionMessage | Denied:
+    """Send one line to the terminals of a live session.
+
+    It waits until the session has a terminal. Characters that could steer a terminal
+    are refused, not taken out: what was sent is what is shown.
+    """
+    found = _controlled(session_id, by)
+    if isinstance(found, Denied):
+        return found
+    person, session, _verdict = found
+    text = text.strip()
+    if not text or len(text) > MESSAGE_LENGTH or not text.isprintable():
+        return Denied(DenialCode.MESSAGE_REFUSED)
+    if session.messages.filter(shown_at=None).count() >= WAITING_MESSAGES:
+        return Denied(
+            DenialCode.MESSAGE_REFUSED,
+            f"{WAITING_MESSAGES} messages wait to be shown already.",
+        )
+    message = SessionMessage.objects.create(
+        session=session,
+        number=session.messages.count() + 1,
+        sender=person,
+        text=text,
+        sent_at=now,
+    )
+    audit.record(
+        Kind.SESSION_MESSAGE_SENT,
+        now=now,
+        actor=person.party,
+        subject=session.party,
+        data={"number": message.number, "text": text},
+    )
+    return message
+
+
+@transaction.atomic
+def note_messages_shown(
+    *, session_id: uuid.UUID, numbers: Collection[int], now: dt.datetime
+) -> int:
+    """Note that terminals of the session have shown these messages; returns how many
+    were not noted before."""
+    session = (
+        Session.objects.select_for_update(of=("self",))
+        .select_related("person", "account__asset")
+        .get(pk=session_id)
+    )
+    changed = session.messages.filter(number__in=numbers, shown_at=None).update(
+        shown_at=now
+    )
+    if changed:
+        audit.record(
+            Kind.SESSION_MESSAGE_SHOWN,
+            now=now,
+            actor=audit.system("gateway"),
+            subject=session.party,
+            data={"numbers": sorted(numbers)},
+        )
+    return changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

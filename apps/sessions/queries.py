@@ -4,15 +4,15 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Prefetch, Q, QuerySet
 
 from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.models import Grant
 from apps.access.queries import standing
 from apps.accounts.models import User
 from apps.inventory.queries import is_member, sites_of
-from apps.sessions.lifecycle import EndReason
-from apps.sessions.models import GatewayNode, Session
+from apps.sessions.lifecycle import EndReason, SessionState
+from apps.sessions.models import GatewayNode, Session, SessionMessage
 from apps.vault.models import Lease, LeaseState
 
 
@@ -136,6 +136,88 @@ def may_terminate(user: User, session: Session) -> Allowed | Denied:
     if not is_member(user, session.asset.zone.site):
         return Denied(DenialCode.NOT_PERMITTED)
     return Allowed("approver of the site")
+
+
+def may_control(user: User, session: Session) -> Allowed | Denied:
+    """Say whether `user` may freeze, resume and write to it: approvers of the site.
+
+    Never the session's own person, whatever their roles are (R17).
+    """
+    if user.disabled_at is not None:
+        return Denied(DenialCode.PERSON_DISABLED)
+    if not session.is_live:
+        return Denied(DenialCode.NOT_PERMITTED, "The session has ended already.")
+    if not user.is_approver or not is_member(user, session.asset.zone.site):
+        return Denied(DenialCode.NOT_PERMITTED)
+    if user.pk == session.person_id:
+        return Denied(DenialCode.OWN_SESSION)
+    return Allowed("approver of the site")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingMessage:
+    """A message that no terminal has shown yet."""
+
+    number: int
+    sender: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionControl:
+    """What people want of a live session, beside its end.
+
+    `freeze_number` grows with each freeze and resume; `frozen` is what holds now, `by`
+    whom and why; `noted_frozen` is what the gateway has written so far. `messages` are
+    those not shown yet, in order.
+    """
+
+    session_id: uuid.UUID
+    freeze_number: int
+    frozen: bool
+    noted_frozen: bool
+    by: str
+    reason: str
+    messages: tuple[PendingMessage, ...] = ()
+
+
+def controls(*, gateway_id: uuid.UUID) -> list[SessionControl]:
+    """Return what is wanted of each live session of this gateway that somebody touched.
+
+    Reads the state that holds, not the steps to it: asking again changes nothing.
+    """
+    unshown = SessionMessage.objects.filter(shown_at=None).select_related("sender")
+    written_to = Exists(unshown.filter(session=OuterRef("pk")))
+    touched = (
+        Session.objects.live()
+        .filter(gateway_id=gateway_id)
+        .filter(Q(freeze_number__gt=0) | Q(written_to))
+        .select_related("freeze_asked_by", "resumed_by")
+        .prefetch_related(Prefetch("messages", unshown, to_attr="unshown"))
+    )
+    return [_control(session) for session in touched]
+
+
+def _control(session: Session) -> SessionControl:
+    frozen = session.freeze_asked_by is not None
+    by = session.freeze_asked_by or session.resumed_by
+    waiting: list[SessionMessage] = getattr(session, "unshown", [])
+    return SessionControl(
+        session_id=session.pk,
+        freeze_number=session.freeze_number,
+        frozen=frozen,
+        noted_frozen=session.state == SessionState.FROZEN,
+        by=by.username if by is not None else "",
+        reason=session.freeze_reason,
+        messages=tuple(
+            PendingMessage(
+                number=message.number,
+                sender=message.sender.username,
+                text=message.text,
+            )
+            for message in waiting
+        ),
+    )
 
 
 def running_gateways() -> QuerySet[GatewayNode]:

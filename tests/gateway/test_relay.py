@@ -82,7 +82,7 @@ async def thread() -> AsyncIterator[RecorderThread]:
 async def stage(thread, tmp_path):
     """Make a scene; `terminal` or not."""
 
-    async def make(terminal: Terminal | None = None) -> Scene:
+    async def make(terminal: Terminal | None = None, kind: str | None = None) -> Scene:
         key = secrets.token_bytes(32)
         path = tmp_path / f"{secrets.token_hex(4)}.slrec"
         recorder = await asyncio.to_thread(
@@ -97,7 +97,9 @@ async def stage(thread, tmp_path):
         ends, failures = [], []
         relay = Relay(
             number=1,
-            request=ChannelRequest("shell" if terminal else "exec", terminal=terminal),
+            request=ChannelRequest(
+                kind or ("shell" if terminal else "exec"), terminal=terminal
+            ),
             front=front,
             recorder=recorder,
             on_end=lambda _, result: ends.append(result),
@@ -333,3 +335,22 @@ async def test_nothing_is_written_to_a_front_that_closes(stage):
 )
 def test_r26_environment(name, passes):
     assert passes_environment(name) is passes
+
+
+@pytest.mark.parametrize(
+    ("kind", "both"), [("shell", False), ("exec", False), ("sftp", True), ("x", True)]
+)
+async def test_a_freeze_holds_files_and_forwards_both_ways(stage, kind, both):
+    """Whatever is neither shell nor command is held in both directions."""
+    scene = await stage(kind=kind)
+    scene.relay.freeze()
+    scene.relay.freeze()
+    assert scene.front.reading is False
+    assert scene.back.reading is not both
+    # A slow reader may come and go meanwhile: the freeze stays.
+    scene.relay.front_full()
+    scene.relay.front_drained()
+    assert scene.back.reading is not both
+    scene.relay.unfreeze()
+    assert scene.front.reading
+    assert scene.back.reading

@@ -6,6 +6,7 @@ from pathlib import Path
 from apps.access import authorization
 from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
+from apps.accounts.models import User
 from apps.inventory.models import CredentialKind
 from apps.recordings import operations as recordings
 from apps.recordings.frames import (
@@ -97,6 +98,15 @@ def store_credential(grant: Grant, *, now: dt.datetime | None = None) -> None:
         by=SET_UP,
         now=now or clock(),
     )
+
+
+def freeze(session: Session, by: User, *, now: dt.datetime | None = None) -> None:
+    """Freeze a session as an approver does and its gateway answers."""
+    now = now or clock()
+    assert sessions.ask_freeze(
+        session_id=session.pk, by=by, reason="alarm in cell 3", now=now
+    )
+    assert sessions.note_frozen(session_id=session.pk, frozen=True, now=now)
 
 
 def end(session: Session, *, now: dt.datetime | None = None) -> None:

@@ -65,6 +65,7 @@ class Scene:
     asked: AccessRequest
     grant: Grant
     live: Session
+    frozen: Session
     recording: Recording
     key: SshPublicKey
     host_key: HostKey
@@ -95,11 +96,14 @@ def scene() -> Scene:
     recording = plant_work.sealed_recording(earlier)
     grant = factories.grant(here)
     now = factories.clock()
+    frozen = plant_work.live_session(grant, node)
+    plant_work.freeze(frozen, here.approver)
     return Scene(
         here=here,
         elsewhere=elsewhere,
         grant=grant,
         live=plant_work.live_session(grant, node),
+        frozen=frozen,
         recording=recording,
         asked=factories.request(here),
         key=accounts.add_key(
@@ -381,6 +385,26 @@ ROUTES = [
         post=only(302, OWNER, APPROVER),
         target=lambda scene: {"session_id": scene.live.pk},
         body=lambda scene: {"reason": "Enough for today"},
+    ),
+    Route(
+        name="session-freeze",
+        get=_NO_METHOD,
+        post=only(302, APPROVER),
+        target=lambda scene: {"session_id": scene.live.pk},
+        body=lambda scene: {"reason": "Wait for the shift lead"},
+    ),
+    Route(
+        name="session-resume",
+        get=_NO_METHOD,
+        post=only(302, APPROVER),
+        target=lambda scene: {"session_id": scene.frozen.pk},
+    ),
+    Route(
+        name="session-message",
+        get=_NO_METHOD,
+        post=only(302, APPROVER),
+        target=lambda scene: {"session_id": scene.live.pk},
+        body=lambda scene: {"text": "Leave pump 3 alone"},
     ),
     Route(
         name="session-watch",

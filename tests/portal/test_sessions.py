@@ -233,3 +233,93 @@ def test_only_the_pages_of_terminals_relax_the_policy(
     client = sign_in(here.approver).client
     policy = client.get(f"/sessions/{live.pk}/").headers["Content-Security-Policy"]
     assert "unsafe" not in policy
+
+
+def test_an_approver_freezes_writes_and_resumes(
+    here: factories.Plant, live: Session
+) -> None:
+    client = sign_in(here.approver).client
+    where = f"/sessions/{live.pk}/"
+    answer = client.post(f"{where}freeze/", {"reason": "<b>alarm</b>"}, follow=True)
+    shown = answer.content.decode()
+    assert answer.redirect_chain == [(where, 302)]
+    assert f"{here.approver.username} froze it: &lt;b&gt;alarm&lt;/b&gt;" in shown
+    assert "The gateway has not confirmed it yet." in shown
+    assert f"{where}resume/" in shown
+    assert f"{where}freeze/" not in shown
+    answer = client.post(
+        f"{where}message/", {"text": "Call me & wait", "from": "watch"}, follow=True
+    )
+    shown = answer.content.decode()
+    assert answer.redirect_chain == [(f"{where}watch/", 302)]
+    assert "Call me &amp; wait" in shown
+    assert "waits for a terminal" in shown
+    client.post(f"{where}resume/")
+    live.refresh_from_db()
+    assert live.freeze_asked_at is None
+    assert live.resumed_by == here.approver
+
+
+@pytest.mark.parametrize("who", ["engineer", "auditor", "second_engineer"])
+def test_nobody_else_is_offered_control_or_gets_it(
+    here: factories.Plant, live: Session, who: str
+) -> None:
+    client = sign_in(getattr(here, who)).client
+    where = f"/sessions/{live.pk}/"
+    for page in (where, f"{where}watch/"):
+        shown = client.get(page).content.decode()
+        assert "freeze/" not in shown
+        assert "message/" not in shown
+    plant_work.freeze(live, here.approver)
+    for what in ("freeze", "resume", "message"):
+        data = {"reason": "x", "text": "x"}
+        assert client.post(f"{where}{what}/", data).status_code == 404
+        assert client.get(f"{where}{what}/").status_code == 405
+    live.refresh_from_db()
+    assert live.freeze_asked_by == here.approver
+    assert not live.messages.exists()
+
+
+def test_an_approver_who_is_the_engineer_cannot_resume_themselves(
+    here: factories.Plant,
+) -> None:
+    """R17: both roles, but one's own session."""
+    both = factories.person("engineer", "approver", site=here.site)
+    live = plant_work.live_session(
+        factories.grant(here, person=both), plant_work.gateway()
+    )
+    plant_work.freeze(live, here.approver)
+    client = sign_in(both).client
+    assert client.post(f"/sessions/{live.pk}/resume/").status_code == 404
+    live.refresh_from_db()
+    assert live.freeze_asked_by == here.approver
+
+
+@pytest.mark.parametrize(
+    ("what", "data", "told"),
+    [
+        ("freeze", {"reason": " "}, "Nothing is frozen"),
+        ("message", {"text": ""}, "Nothing was sent"),
+        ("message", {"text": "x" * 301}, "Nothing was sent"),
+        ("message", {"text": "a\tb"}, "one line of 1 to 300"),
+        ("resume", {}, "nobody can resume it"),
+    ],
+)
+def test_what_cannot_be_done_is_explained(
+    here: factories.Plant, live: Session, what: str, data: dict[str, str], told: str
+) -> None:
+    client = sign_in(here.approver).client
+    answer = client.post(f"/sessions/{live.pk}/{what}/", data, follow=True)
+    assert told in answer.content.decode()
+
+
+def test_controlling_what_has_ended_leads_to_its_page(
+    here: factories.Plant, live: Session
+) -> None:
+    plant_work.end(live)
+    client = sign_in(here.approver).client
+    answer = client.post(
+        f"/sessions/{live.pk}/freeze/", {"reason": "x", "from": "watch"}, follow=True
+    )
+    assert answer.redirect_chain[-1] == (f"/sessions/{live.pk}/", 302)
+    assert "The session has ended already." in answer.content.decode()

@@ -4,6 +4,8 @@ import datetime as dt
 
 from django import forms
 
+from apps.sessions.operations import MESSAGE_LENGTH
+
 DATE = forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")
 
 
@@ -23,6 +25,12 @@ class PeriodForm(forms.Form):
             if until
             else None,
         )
+
+
+class MessageForm(forms.Form):
+    """One line to the engineer of a live session."""
+
+    text = forms.CharField(max_length=MESSAGE_LENGTH, label="Message")
 
 
 class SessionFilterForm(PeriodForm):

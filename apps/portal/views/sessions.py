@@ -90,6 +90,8 @@ def session_detail(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
             and bool(recordings.may_view(person, recording)),
             "may_watch": bool(queries.may_watch(person, session)),
             "may_terminate": bool(queries.may_terminate(person, session)),
+            "may_control": bool(queries.may_control(person, session)),
+            "sent": session.messages.select_related("sender"),
             "may_revoke": grant_is_active
             and bool(access.may_revoke(person, session.grant)),
             "crypto": PROFILES[session.crypto_profile],

@@ -33,5 +33,12 @@ def watch_session(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
         return redirect("portal:session-detail", session_id=session.pk)
     if not queries.may_watch(person, session):
         raise Http404
-    context = {"session": session, "asset": session.asset, "now": now}
+    context = {
+        "session": session,
+        "asset": session.asset,
+        "now": now,
+        "may_control": bool(queries.may_control(person, session)),
+        "may_terminate": bool(queries.may_terminate(person, session)),
+        "sent": session.messages.select_related("sender"),
+    }
     return render(request, "portal/watch.html", context)

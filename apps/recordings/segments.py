@@ -9,6 +9,7 @@ the numbered nonces can never meet.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -47,7 +48,25 @@ _FLOOD: Final = zstandard.ZstdCompressionParameters.from_level(
     3, window_log=18, hash_log=15, chain_log=15
 )
 _FLOOD_BYTES: Final = 1 << 16
+
+WHOLE_FRAME_BYTES: Final = 1 << 18
+"""A piece of this size is a frame by itself: compressed in one go, without the copy
+that a stream makes of everything, by a compressor that is made once for each thread
+(making one costs as much as compressing zeros)."""
+_WHOLE: Final = zstandard.ZstdCompressionParameters.from_level(
+    1, window_log=18, hash_log=14, chain_log=14
+)
 _MAX_WINDOW_BYTES: Final = 1 << 23
+
+
+class _Compressors(threading.local):
+    """The compressor for whole frames of this thread: it may not be shared."""
+
+    def __init__(self) -> None:
+        self.whole = zstandard.ZstdCompressor(compression_params=_WHOLE)
+
+
+_compressors: Final = _Compressors()
 
 
 def _cipher(data_key: bytes, header: bytes) -> AESGCM:
@@ -121,24 +140,13 @@ class SegmentEncoder:
         self._frame_bytes = 0
 
     def _segment(self, plain: bytes, first: int, last: int, *, end: bool) -> bytes:
-        flags = FRAME_END if end else 0
-        if self._stream is None:
-            flags |= FRAME_START
-            parameters = _FLOOD if len(plain) >= _FLOOD_BYTES else _TYPING
-            compressor = zstandard.ZstdCompressor(compression_params=parameters)
-            self._stream = compressor.compressobj()
-            self._frame_began = first
-            self._frames += 1
-            self.index.append((self.segments, self.size, first))
-        stream = self._stream
-        packed = stream.compress(plain) + stream.flush(
-            zstandard.COMPRESSOBJ_FLUSH_FINISH
-            if end
-            else zstandard.COMPRESSOBJ_FLUSH_BLOCK
-        )
-        self._frame_bytes += len(plain)
-        if end:
+        if len(plain) >= WHOLE_FRAME_BYTES:
             self._leave_frame()
+            self._begin_frame(first)
+            flags = FRAME_START | FRAME_END
+            packed = _compressors.whole.compress(plain)
+        else:
+            flags, packed = self._stream_on(plain, first, end=end)
         head = SegmentHeader(
             number=self.segments,
             flags=flags,
@@ -148,6 +156,34 @@ class SegmentEncoder:
             last_microseconds=last,
             frame=self._frames - 1,
         ).pack()
+        return self._sealed(head, packed, last)
+
+    def _begin_frame(self, first: int) -> None:
+        self._frame_began = first
+        self._frames += 1
+        self.index.append((self.segments, self.size, first))
+
+    def _stream_on(self, plain: bytes, first: int, *, end: bool) -> tuple[int, bytes]:
+        """Return the flags and the compressed bytes of one more piece of a frame."""
+        flags = FRAME_END if end else 0
+        if self._stream is None:
+            flags |= FRAME_START
+            self._begin_frame(first)
+            parameters = _FLOOD if len(plain) >= _FLOOD_BYTES else _TYPING
+            compressor = zstandard.ZstdCompressor(compression_params=parameters)
+            self._stream = compressor.compressobj()
+        stream = self._stream
+        packed = stream.compress(plain) + stream.flush(
+            zstandard.COMPRESSOBJ_FLUSH_FINISH
+            if end
+            else zstandard.COMPRESSOBJ_FLUSH_BLOCK
+        )
+        self._frame_bytes += len(plain)
+        if end:
+            self._leave_frame()
+        return flags, packed
+
+    def _sealed(self, head: bytes, packed: bytes, last: int) -> bytes:
         ciphertext = self._cipher.encrypt(_NONCE.pack(self.segments), packed, head)
         self.root_hash = next_link(self.root_hash, head, ciphertext)
         segment = b"".join((head, ciphertext, self.root_hash))

@@ -1,5 +1,8 @@
 """Framing, compression and encryption of segments."""
 
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -15,7 +18,11 @@ from apps.recordings.frames import (
     SegmentHeader,
     unpack_segment_header,
 )
-from apps.recordings.segments import SegmentDecoder, SegmentEncoder
+from apps.recordings.segments import (
+    WHOLE_FRAME_BYTES,
+    SegmentDecoder,
+    SegmentEncoder,
+)
 
 HEADER = b"header bytes"
 KEY = bytes(32)
@@ -77,8 +84,46 @@ def test_a_frame_ends_at_one_megabyte() -> None:
     encoder = SegmentEncoder(header=HEADER, data_key=KEY)
     flood = [output(n, bytes(1 << 18)) for n in range(10)]
     segments = [split(s)[1] for s in encoder.encode(flood)]
-    assert [s.ends_frame for s in segments] == [True, True, False]
+    assert [s.ends_frame for s in segments] == [True, True, True]
     assert all(s.plain_length < 2 * FRAME_BYTES for s in segments)
+
+
+def test_a_large_piece_is_a_frame_by_itself() -> None:
+    """Typing before and after it is in frames of its own; all of it can be read."""
+    noise = random.Random(1).randbytes(WHOLE_FRAME_BYTES)  # noqa: S311 - the same bytes
+    events = [output(0, b"a"), output(1, noise), output(2, b"b"), output(3, b"c")]
+    encoder = SegmentEncoder(header=HEADER, data_key=KEY)
+    segments = [split(s) for e in events for s in encoder.encode([e])]
+    assert [(s[1].starts_frame, s[1].ends_frame) for s in segments] == [
+        (True, False),
+        (True, True),
+        (True, False),
+        (False, False),
+    ]
+    assert [number for number, _, _ in encoder.index] == [0, 1, 2]
+    assert [s[1].frame for s in segments] == [0, 1, 2, 2]
+    decoder = SegmentDecoder(header=HEADER, data_key=KEY)
+    assert [e for s in segments for e in decoder.decode(*s)] == events
+    alone = SegmentDecoder(header=HEADER, data_key=KEY)
+    assert alone.decode(*segments[1]) == [events[1]]
+
+
+def test_threads_do_not_share_a_compressor() -> None:
+    """Two recordings written at the same time by two threads are both whole."""
+    floods = [bytes([n]) * (WHOLE_FRAME_BYTES * 4) for n in (1, 2)]
+    barrier = threading.Barrier(2)
+
+    def write(flood: bytes) -> list[Segment]:
+        encoder = SegmentEncoder(header=HEADER, data_key=KEY)
+        barrier.wait(10)
+        return [split(s) for n in range(20) for s in encoder.encode([output(n, flood)])]
+
+    with ThreadPoolExecutor(2) as pool:
+        written = list(pool.map(write, floods))
+    for flood, segments in zip(floods, written, strict=True):
+        decoder = SegmentDecoder(header=HEADER, data_key=KEY)
+        found = b"".join(e.data for s in segments for e in decoder.decode(*s))
+        assert found == flood * 20
 
 
 def test_rest_gives_up_an_old_frame_only() -> None:

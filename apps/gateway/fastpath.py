@@ -1,9 +1,9 @@
 """asyncssh connection and channel classes with bounded memory and a faster data path.
 
 asyncssh is bound by Python work per packet and lets a peer that stops reading fill
-the gateway's memory. Everything that depends on its internals is in this module, as
-subclasses used by the gateway only: asyncssh used elsewhere in the process (a target,
-a proof that a credential is dead) is untouched.
+the gateway's memory. Everything that depends on its internals is in this module and
+its siblings `fastpath_*`, as subclasses used by the gateway only: asyncssh used
+elsewhere in the process (a target, a proof that a credential is dead) is untouched.
 
 Two groups of changes:
 
@@ -14,29 +14,23 @@ Two groups of changes:
 * **Speed, only when this asyncssh is the one it was written for.** No MSG_IGNORE
   before each packet (kept for CBC, where it closes the RFC 4251 9.3.1 attack), no
   formatting of packet logs, one AES-GCM object per key, all complete packets of a
-  read decrypted and delivered in one go, all packets of a write sent in one go,
-  TCP_QUICKACK while the peer still has Nagle's algorithm on (OpenSSH sets TCP_NODELAY
-  only once a terminal is open).
+  read decrypted where the kernel put them and delivered in one go, all packets of a
+  write sealed in one place and sent in one go, TCP_QUICKACK while the peer still has
+  Nagle's algorithm on (OpenSSH sets TCP_NODELAY only once a terminal is open).
 
-`verify` compares the version and the source of each method that is replaced or relied
-on; `fastpath_self_test` runs both kinds against each other. When either disagrees,
-connections run asyncssh's own data path and `status` says so.
+`fastpath_status.verify` compares the version and the source of each method that is
+replaced or relied on; `fastpath_self_test` runs both kinds against each other. When
+either disagrees, connections run asyncssh's own data path and `status` says so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import inspect
 import socket
 import struct
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any, Final, cast
 
-import asyncssh
 from asyncssh.channel import SSHChannel, SSHClientChannel, SSHServerChannel
 from asyncssh.connection import (
     SSHClientConnection,
@@ -51,7 +45,6 @@ from asyncssh.constants import (
     MSG_CHANNEL_WINDOW_ADJUST,
     MSG_IGNORE,
 )
-from asyncssh.crypto import GCMCipher
 from asyncssh.encryption import GCMEncryption
 from asyncssh.misc import (
     ConnectionLost,
@@ -61,19 +54,29 @@ from asyncssh.misc import (
 )
 from asyncssh.packet import SSHPacket, String, UInt32
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from apps.gateway.fastpath_cipher import GCM_TAG, RECEIVE_BYTES, SCRATCH, FastGCM
+from apps.gateway.fastpath_status import (
+    VERIFIED_VERSION,
+    FastPathStatus,
+    disable,
+    enable,
+    status,
+    verify,
+)
 
 __all__ = [
+    "VERIFIED_VERSION",
     "ClientChannel",
     "ClientConnection",
     "FastPathStatus",
     "ServerChannel",
     "ServerConnection",
+    "disable",
+    "enable",
     "status",
     "verify",
 ]
-
-VERIFIED_VERSION: Final = "2.24.1"
 
 TRANSPORT_HIGH_WATER: Final = 1 << 20
 """Bytes written but not accepted by the kernel before channels are paused."""
@@ -94,203 +97,36 @@ KEX_SECONDS: Final = 60.0
 QUICKACK_READS: Final = 40
 """Reads after which the peer's Nagle algorithm no longer matters."""
 
-_GCM_TAG: Final = 16
-_COUNTER_MASK: Final = 0xFFFFFFFFFFFFFFFF
 _SEQ_MASK: Final = 0xFFFFFFFF
-_DATA_HEADER: Final = struct.Struct(">IBBII")
-_PADDING: Final = bytes(32)
-_PACKET_OVERHEAD: Final = _DATA_HEADER.size + 19 + _GCM_TAG
-"""Bytes a data packet takes beside its data, with the longest padding."""
+_ADJUSTMENT: Final = struct.Struct(">II")
 
 
-@dataclass(frozen=True, slots=True)
-class FastPathStatus:
-    """Whether the fast path is on, and if not, why: a sentence for the operator."""
+class _Reader(asyncio.BufferedProtocol):
+    """Has the kernel put what arrives where it is parsed, instead of into new strings.
 
-    active: bool
-    reason: str
-    asyncssh_version: str
-
-
-FINGERPRINT: Final = "e706bc3c0aaa44290412a5778960594a8b46ffe7d231eceee06ff6347c92bd27"
-"""SHA-256 over the source of everything in `_subjects`, in that order."""
-
-
-def _subjects() -> list[Callable[..., object] | type]:
-    """Return each asyncssh function or class whose source this module relies on."""
-    connection = (
-        "__init__ _cleanup connection_made data_received pause_writing resume_writing "
-        "_send _recv_data _recv_pkthdr _recv_packet _finish_recv_packet send_packet "
-        "_send_deferred_packets _send_kexinit send_newkeys _process_newkeys "
-        "_force_close _reset_keepalive_timer _set_keepalive_timer "
-        "_keepalive_timer_callback"
-    )
-    channel = (
-        "__init__ _cleanup _close_send _discard_recv _pause_resume_writing "
-        "_flush_send_buf _flush_recv_buf _deliver_data _accept_data _report_response "
-        "process_connection_close _process_data _process_window_adjust _process_close "
-        "send_packet close write write_eof pause_reading resume_reading"
-    )
-    return [
-        *(getattr(SSHConnection, name) for name in connection.split()),
-        *(getattr(SSHChannel, name) for name in channel.split()),
-        GCMEncryption,
-        GCMCipher,
-    ]
-
-
-def fingerprint() -> str:
-    """Return SHA-256 (hex) over the source this module relies on.
-
-    Raises: AttributeError when a name is gone; OSError without source files.
+    An object of its own, because asyncio (and uvloop) ask the type of a protocol how
+    it wants to be read.
     """
-    digest = hashlib.sha256()
-    for subject in _subjects():
-        digest.update(inspect.getsource(subject).encode())
-    return digest.hexdigest()
 
-
-def verify() -> FastPathStatus:
-    """Compare the installed asyncssh with the one this module was written for."""
-    version = asyncssh.__version__
-    problem = ""
-    if version != VERIFIED_VERSION:
-        problem = f"asyncssh {version} is not {VERIFIED_VERSION}"
-    else:
-        try:
-            if fingerprint() != FINGERPRINT:
-                problem = "asyncssh differs from the verified source"
-        except (AttributeError, OSError, TypeError) as error:
-            problem = f"asyncssh cannot be inspected: {error}"
-    return FastPathStatus(not problem, problem or "verified", version)
-
-
-class _State:
-    """The one process-wide answer; tests may switch it."""
-
-    status: FastPathStatus = verify()
-
-
-def status() -> FastPathStatus:
-    """Return whether new connections use the fast path."""
-    return _State.status
-
-
-def disable(reason: str) -> None:
-    """Make new connections use asyncssh's own data path and say why."""
-    _State.status = FastPathStatus(
-        active=False, reason=reason, asyncssh_version=asyncssh.__version__
-    )
-
-
-def enable() -> FastPathStatus:
-    """Undo `disable` as far as `verify` allows."""
-    _State.status = verify()
-    return _State.status
-
-
-class FastGCM(GCMEncryption):
-    """AES-GCM (RFC 5647): key schedule done once, look-ahead of one packet."""
-
-    def __init__(self, stock: GCMEncryption) -> None:
-        cipher = stock._cipher
-        super().__init__(cipher)
-        self.aead = AESGCM(cipher._key)
-        self._fixed = cipher._iv[:4]
-        self._invocation = int.from_bytes(cipher._iv[4:], "big")
-        self.peeked: bytes | None = None
-
-    def nonce(self) -> bytes:
-        """Return the nonce of the next packet without using it up."""
-        return self._fixed + self._invocation.to_bytes(8, "big")
-
-    def advance(self) -> None:
-        """Use up one nonce."""
-        self._invocation = (self._invocation + 1) & _COUNTER_MASK
-
-    def encrypt_packet(
-        self,
-        seq: int,  # noqa: ARG002 - GCM counts by itself
-        header: bytes,
-        packet: bytes,
-    ) -> tuple[bytes, bytes]:
-        """Return header, ciphertext and tag as one string, and no separate MAC."""
-        sealed = self.aead.encrypt(self.nonce(), packet, header)
-        self.advance()
-        return header + sealed, b""
-
-    def decrypt_packet(
-        self,
-        seq: int,  # noqa: ARG002
-        first: bytes,
-        rest: bytes,
-        header_len: int,
-        mac: bytes,
-    ) -> bytes | None:
-        """Return the plain packet, or None when the tag is wrong."""
-        plain = self.peeked
-        if plain is not None:
-            self.peeked = None
-        else:
-            sealed = first[header_len:] + rest + mac
-            try:
-                plain = self.aead.decrypt(self.nonce(), sealed, first[:header_len])
-            except InvalidTag:
-                return None
-        self.advance()
-        return plain
-
-    def seal_data(
-        self, channel: int, data: memoryview, packet_size: int
-    ) -> tuple[memoryview, int]:
-        """Return `data` as CHANNEL_DATA packets ready for the wire, and their number.
-
-        Layout per packet: length (additional data), padding length, type, recipient
-        channel, string length, data, padding to 16 bytes (RFC 4253 6, RFC 5647 7).
-        Sealed in place: strings of this size cost more to allocate than to encrypt.
-        """
-        end = len(data)
-        packets = -(-end // packet_size)
-        wire = memoryview(bytearray(end + packets * _PACKET_OVERHEAD))
-        encrypt_into = self.aead.encrypt_into
-        offset = position = 0
-        while offset < end:
-            size = min(packet_size, end - offset)
-            padding = 16 - ((10 + size) & 15)
-            if padding < 4:
-                padding += 16
-            header = _DATA_HEADER.pack(
-                10 + size + padding, padding, MSG_CHANNEL_DATA, channel, size
-            )
-            plain = b"".join(
-                (header[4:], data[offset : offset + size], _PADDING[:padding])
-            )
-            sealed = position + 4 + len(plain) + _GCM_TAG
-            wire[position : position + 4] = header[:4]
-            encrypt_into(self.nonce(), plain, header[:4], wire[position + 4 : sealed])
-            self.advance()
-            position = sealed
-            offset += size
-        return wire[:position], packets
-
-
-class _Batch(Enum):
-    """What a look at the input found."""
-
-    DELIVERED = auto()
-    INCOMPLETE = auto()
-    OTHER = auto()
+    def __init__(self, connection: _ConnectionBase) -> None:
+        self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = connection.buffer_updated  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+        self.eof_received = connection.eof_received  # type: ignore[method-assign]
+        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
 
 
 class _ConnectionBase(SSHConnection):
     """What server and client connections of the gateway share."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.fast = _State.status.active
+        self.fast = status().active
         self.transport_full = False
         self._input_held = False
         self._quick_socket: socket.socket | None = None
         self._quick_reads = 0
+        self._held_before = 0
         self._heard_at = 0.0
         self._kex_timer: asyncio.TimerHandle | None = None
         super().__init__(*args, **kwargs)
@@ -304,6 +140,8 @@ class _ConnectionBase(SSHConnection):
             self._quick_socket = transport.get_extra_info("socket")
             self._quick_reads = QUICKACK_READS
             self._acknowledge()
+            if isinstance(transport, asyncio.Transport) and self._quick_socket:
+                transport.set_protocol(_Reader(self))
         super().connection_made(transport)
 
     def _acknowledge(self) -> None:
@@ -442,50 +280,116 @@ class _ConnectionBase(SSHConnection):
         encryption = self._send_encryption
         return encryption if type(encryption) is FastGCM else None
 
-    def send_sealed(self, wire: memoryview, packets: int) -> None:
-        """Write sealed packets and account for them."""
-        # A transport takes any buffer; asyncssh only says bytes.
-        self._send(cast(bytes, wire))
-        self._send_seq = (self._send_seq + packets) & _SEQ_MASK
+    def send_one(self, wire: bytes) -> None:
+        """Write one sealed packet and account for it."""
+        self._send(wire)
+        self._send_seq = (self._send_seq + 1) & _SEQ_MASK
         self._rekey_bytes_sent += len(wire)
+
+    def send_many(
+        self, cipher: FastGCM, channel: int, data: memoryview, packet_size: int
+    ) -> int:
+        """Seal and write a head of `data`; return how many bytes of it were taken."""
+        wire = SCRATCH.sealed
+        taken, filled, packets = cipher.seal_into(wire, channel, data, packet_size)
+        transport = self._transport
+        if transport is not None:
+            if transport.get_write_buffer_size():
+                # It waits for its turn, so it needs memory of its own.
+                self._send(bytes(wire[:filled]))
+            else:
+                # A transport takes any buffer; asyncssh only says bytes.
+                self._send(cast(bytes, wire[:filled]))
+                if transport.get_write_buffer_size():
+                    SCRATCH.give_sealed_away()
+        self._send_seq = (self._send_seq + packets) & _SEQ_MASK
+        self._rekey_bytes_sent += filled
+        return taken
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Return where the kernel may put what comes next (`asyncio.BufferedProtocol`).
+
+        The incomplete packet that came before stands in front of it.
+        """
+        received = SCRATCH.received
+        held = len(self._inpbuf)
+        if held > RECEIVE_BYTES // 2 or self._receive_cipher_for_batch() is None:
+            held = 0
+        self._held_before = held
+        if held:
+            received[:held] = self._inpbuf
+            return received[held:]
+        return received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take `nbytes` that were put where `get_buffer` said."""
+        if self._quick_reads > 0:
+            self._acknowledge()
+        held = self._held_before
+        received = SCRATCH.received[: held + nbytes]
+        self._reset_keepalive_timer()
+        if self._inpbuf and not held:
+            self._inpbuf += bytes(received)
+            self._take_input()
+        else:
+            self._inpbuf = b""
+            self._take(received)
+        self._hold_or_release_input()
 
     def _recv_data(self) -> None:
         if self.fast:
-            self._recv_fast()
+            self._reset_keepalive_timer()
+            self._take_input()
         else:
             super()._recv_data()
         self._hold_or_release_input()
 
     def _hold_or_release_input(self) -> None:
+        too_much = len(self._inpbuf) > INPUT_LIMIT
+        if too_much == self._input_held:
+            return
         transport = self._transport
         if transport is None:
             return
-        too_much = len(self._inpbuf) > INPUT_LIMIT
-        if too_much and not self._input_held:
-            self._input_held = True
+        self._input_held = too_much
+        if too_much:
             transport.pause_reading()
-        elif self._input_held and not too_much:
-            self._input_held = False
+        else:
             transport.resume_reading()
 
-    def _recv_fast(self) -> None:
-        self._reset_keepalive_timer()
+    def _take_input(self) -> None:
+        buffer, self._inpbuf = self._inpbuf, b""
+        self._take(memoryview(buffer))
+
+    def _take(self, view: memoryview) -> None:
+        """Parse what came; what is incomplete, or has to wait, goes to `_inpbuf`."""
         try:
-            while self._inpbuf and self._transport is not None:
+            rest: memoryview | None = view
+            while rest and self._transport is not None:
                 cipher = self._receive_cipher_for_batch()
                 if cipher is not None:
-                    found = self._recv_batch(cipher)
-                    if found is _Batch.DELIVERED:
-                        continue
-                    if found is _Batch.INCOMPLETE:
-                        break
-                if not self._recv_handler():
-                    break
+                    rest = self._parse_batches(cipher, rest)
+                else:
+                    rest = self._parse_stock(rest)
         except DisconnectError as error:
             self._send_disconnect(error.code, error.reason, error.lang)
             self._force_close(error)
         except Exception:  # noqa: BLE001 - the edge of the protocol's task
             self.internal_error()
+
+    def _parse_stock(self, view: memoryview) -> memoryview | None:
+        """Let asyncssh parse until packets can be parsed in batches; return the rest.
+
+        None: the rest is in `_inpbuf`, for more has to come or an answer is computed.
+        """
+        self._inpbuf = bytes(view)
+        while self._inpbuf and self._transport is not None:
+            if not self._recv_handler():
+                return None
+            if self._receive_cipher_for_batch() is not None:
+                rest, self._inpbuf = self._inpbuf, b""
+                return memoryview(rest)
+        return None
 
     def _receive_cipher_for_batch(self) -> FastGCM | None:
         encryption = self._recv_encryption
@@ -500,59 +404,70 @@ class _ConnectionBase(SSHConnection):
             return encryption
         return None
 
-    def _recv_batch(self, cipher: FastGCM) -> _Batch:
-        """Deliver all complete CHANNEL_DATA packets of one channel at the input's head.
+    def _parse_batches(self, cipher: FastGCM, view: memoryview) -> memoryview | None:
+        """Handle the complete packets at the head of `view`; return what is left.
 
-        Another kind of packet at the head is left, decrypted in `cipher.peeked`, to
-        asyncssh's own parser, which keeps every rule about order and state in one
-        place.
+        All CHANNEL_DATA packets of one channel in a row are delivered in one piece.
+        Any other kind of packet but a window adjustment is left, decrypted in
+        `cipher.peeked`, to asyncssh's own parser, which keeps every rule about order
+        and state in one place; the caller then looks anew. None: what is left is
+        incomplete and in `_inpbuf`.
         """
-        buffer = self._inpbuf
-        view = memoryview(buffer)
-        size = len(buffer)
-        position = total = 0
-        recipient = -1
+        size, position, recipient, total = len(view), 0, -1, 0
         parts: list[memoryview] = []
-        other = False
         while size - position >= 4:
-            header = buffer[position : position + 4]
+            header = view[position : position + 4]
             length = int.from_bytes(header, "big")
             if length > self._max_recv_pktlen:
                 raise ProtocolError("Max packet size exceeded")
-            end = position + 4 + length + _GCM_TAG
+            end = position + 4 + length + GCM_TAG
             if end > size:
                 break
-            plain = cipher.peeked
-            if plain is None:
-                try:
-                    plain = cipher.aead.decrypt(
-                        cipher.nonce(), view[position + 4 : end], header
-                    )
-                except InvalidTag:
-                    raise MACError("MAC verification failed") from None
-            count = _data_length(plain)
-            channel = int.from_bytes(plain[2:6], "big") if count >= 0 else -1
-            if count < 0 or (recipient >= 0 and channel != recipient):
-                cipher.peeked = plain
-                other = True
-                break
-            cipher.peeked = None
-            cipher.advance()
-            recipient = channel
-            parts.append(memoryview(plain)[10 : 10 + count])
-            total += count
+            try:
+                plain = cipher.peek(view[position + 4 : end], header)
+            except InvalidTag:
+                raise MACError("MAC verification failed") from None
+            count, channel = _channel_data(plain)
+            if parts and (count < 0 or channel != recipient):
+                self._deliver_batch(recipient, total, parts)
+                total, parts = 0, []
+                if self._transport is None:
+                    return None
+            if count >= 0:
+                cipher.advance()
+                recipient = channel
+                parts.append(memoryview(plain)[10 : 10 + count])
+                total += count
+            elif self._took_adjustment(plain):
+                cipher.advance()
+            else:
+                rest = view[position:]
+                return self._leave_to_stock(cipher, plain, rest, end - position)
             position = end
-        if not parts:
-            return _Batch.OTHER if other else _Batch.INCOMPLETE
-        self._inpbuf = buffer[position:]
-        self._recv_seq = (self._recv_seq + len(parts)) & _SEQ_MASK
-        self._auth_final = True
-        self._deliver_batch(recipient, total, parts)
-        return _Batch.DELIVERED
+        if parts:
+            self._deliver_batch(recipient, total, parts)
+        if position < size:
+            self._inpbuf = bytes(view[position:])
+        return None
+
+    def _leave_to_stock(
+        self, cipher: FastGCM, plain: bytes, view: memoryview, end: int
+    ) -> memoryview | None:
+        """Let asyncssh parse the packet at the head of `view`, decrypted already."""
+        cipher.peeked = plain
+        self._inpbuf = bytes(view[:end])
+        # First the header, then the packet.
+        if self._recv_handler() and self._recv_handler():
+            return view[end:]
+        # It answers later, and what comes after it has to wait.
+        self._inpbuf += bytes(view[end:])
+        return None
 
     def _deliver_batch(
         self, recipient: int, total: int, parts: list[memoryview]
     ) -> None:
+        self._recv_seq = (self._recv_seq + len(parts)) & _SEQ_MASK
+        self._auth_final = True
         channel = self._channels.get(recipient)
         if channel is None:
             raise ProtocolError(f"Invalid channel number {recipient} received")
@@ -562,6 +477,26 @@ class _ConnectionBase(SSHConnection):
             raise ProtocolError("Window exceeded")
         channel._accept_data(bytes(parts[0]) if len(parts) == 1 else b"".join(parts))
 
+    def _took_adjustment(self, plain: bytes) -> bool:
+        """Handle a well-formed CHANNEL_WINDOW_ADJUST, which comes every 100 KB.
+
+        Return False for anything else.
+        """
+        if (
+            len(plain) < 14
+            or plain[1] != MSG_CHANNEL_WINDOW_ADJUST
+            or len(plain) != 10 + plain[0]
+        ):
+            return False
+        recipient, adjust = _ADJUSTMENT.unpack_from(plain, 2)
+        channel = self._channels.get(recipient)
+        if not isinstance(channel, _ChannelBase):
+            return False
+        self._recv_seq = (self._recv_seq + 1) & _SEQ_MASK
+        self._auth_final = True
+        channel.widen(adjust)
+        return True
+
     def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
         """Format nothing: contents never go to a log here."""
 
@@ -569,15 +504,16 @@ class _ConnectionBase(SSHConnection):
         """Format nothing: contents never go to a log here."""
 
 
-def _data_length(plain: bytes) -> int:
-    """Return the data length of a well-formed CHANNEL_DATA packet, or -1.
+def _channel_data(plain: bytes) -> tuple[int, int]:
+    """Return data length and recipient of a well-formed CHANNEL_DATA packet.
 
-    `plain` is padding length, type, recipient, string length, data, padding.
+    The length is -1 for anything else. `plain` is padding length, type, recipient,
+    string length, data, padding.
     """
     if len(plain) < 14 or plain[1] != MSG_CHANNEL_DATA:
-        return -1
-    count = int.from_bytes(plain[6:10], "big")
-    return count if 10 + count + plain[0] == len(plain) else -1
+        return -1, -1
+    recipient, count = _ADJUSTMENT.unpack_from(plain, 2)
+    return (count if 10 + count + plain[0] == len(plain) else -1), recipient
 
 
 class _ChannelBase(SSHChannel[bytes]):
@@ -639,9 +575,34 @@ class _ChannelBase(SSHChannel[bytes]):
         """
         if self._send_state != "open":
             raise BrokenPipeError("Channel not open for sending")
-        if not data:
+        size = len(data)
+        if not size:
             return
+        connection = self._connection()
+        if (
+            connection is not None
+            and datatype is None
+            and size <= self._send_pktsize
+            and size <= self._send_window
+            and not self._send_buf
+            and self._send_chan is not None
+        ):
+            # A key typed, a line of output: one packet, at once.
+            cipher = connection.send_cipher_for_data()
+            if cipher is not None:
+                connection.send_one(cipher.seal_one(self._send_chan, data))
+                self._send_window -= size
+                if connection.transport_full or self._send_paused:
+                    self._pause_resume_writing()
+                return
         self._queue(data, datatype)
+        self._flush_send_buf()
+
+    def widen(self, adjust: int) -> None:
+        """Count a window adjustment and send what waited for it."""
+        if self._recv_state not in {"open", "eof_pending", "eof"}:
+            raise ProtocolError("Channel not open")
+        self._send_window += adjust
         self._flush_send_buf()
 
     def _queue(self, data: bytes | memoryview, datatype: int | None) -> None:
@@ -679,11 +640,9 @@ class _ChannelBase(SSHChannel[bytes]):
         allowed = min(len(data), self._send_window)
         cipher = connection.send_cipher_for_data() if datatype is None else None
         if cipher is not None and self._send_chan is not None:
-            wire, packets = cipher.seal_data(
-                self._send_chan, data[:allowed], self._send_pktsize
+            return connection.send_many(
+                cipher, self._send_chan, data[:allowed], self._send_pktsize
             )
-            connection.send_sealed(wire, packets)
-            return allowed
         allowed = min(allowed, self._send_pktsize)
         payload = String(bytes(data[:allowed]))
         if datatype is None:

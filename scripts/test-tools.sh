@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# See to the real servers and clients that the tests drive: OpenSSH, PostgreSQL, Redis,
-# Chromium. As root what is missing is installed (Debian), and a failure is an error.
-# Otherwise the missing is named and the tests that need it skip with a reason.
+# See to the real servers and clients that the tests drive: OpenSSH and other SSH
+# programs, PostgreSQL, Redis, Chromium. As root what is missing is installed (Debian),
+# and a failure is an error. Otherwise the missing is named and the tests that need it
+# skip with a reason.
 set -euo pipefail
 
 packages=()
@@ -20,6 +21,14 @@ any_postgresql() { compgen -G '/usr/lib/postgresql/*/bin/initdb' || on_path init
 
 need openssh-server -- on_path sshd
 need openssh-client -- on_path ssh
+# What else people come with: PuTTY, Dropbear, libssh2 and what runs ssh for them.
+need putty-tools -- on_path plink
+need dropbear-bin -- on_path dbclient
+need curl -- on_path curl
+need rsync -- on_path rsync
+need git -- on_path git
+need sshfs -- on_path sshfs
+need ansible-core -- on_path ansible-playbook
 need postgresql -- any_postgresql
 need redis-server -- on_path redis-server
 # A browser without fonts measures its terminal wrongly.

@@ -15,6 +15,7 @@ from asyncssh.constants import (
     DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
     MSG_CHANNEL_OPEN,
     MSG_CHANNEL_REQUEST,
+    MSG_KEXINIT,
     MSG_SERVICE_ACCEPT,
     MSG_SERVICE_REQUEST,
     OPEN_ADMINISTRATIVELY_PROHIBITED,
@@ -119,6 +120,23 @@ class EngineerConnection(ServerConnection):
         chosen: bytes = super()._choose_alg(alg_type, local_algs, remote_algs)
         return chosen
 
+    async def _process_client_kexinit(
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> None:
+        """Skip the packet that follows a wrong guess (RFC 4253 7.1).
+
+        A guess is wrong when the first names of both sides differ, even if what is
+        chosen then is what the client guessed. Dropbear guesses and goes by that;
+        asyncssh would take the packet that Dropbear sends anew for a second one.
+        """
+        guess = _first_guess(packet.get_full_payload())
+        await self._process_kexinit(pkttype, pktid, packet)
+        if guess is not None:
+            self._ignore_first_kex = guess != (
+                self._kex_algs[0],
+                (self._server_host_key_algs or [b""])[0],
+            )
+
     async def validate_public_key(
         self, username: str, key_data: bytes, msg: bytes, signature: bytes
     ) -> bool:
@@ -194,9 +212,22 @@ class EngineerConnection(ServerConnection):
 
     _packet_handlers = {
         **ServerConnection._packet_handlers,
+        MSG_KEXINIT: _process_client_kexinit,
         MSG_CHANNEL_OPEN: _process_any_channel_open,
         MSG_SERVICE_REQUEST: _process_service_requested,
     }
+
+
+def _first_guess(kexinit: bytes) -> tuple[bytes, bytes] | None:
+    """Return the key exchange and host key kind of a guess that follows, if any."""
+    packet = SSHPacket(kexinit)
+    packet.get_byte()
+    packet.get_bytes(16)
+    lists = [packet.get_namelist() for _ in range(10)]
+    follows = packet.get_boolean()
+    if not follows:
+        return None
+    return (lists[0] or [b""])[0], (lists[1] or [b""])[0]
 
 
 def _public_line(key_data: bytes) -> str:

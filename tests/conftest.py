@@ -8,9 +8,12 @@ import os
 import random
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import flushing, network
 from tests.servers import postgresql, redis
@@ -18,6 +21,17 @@ from tests.servers.process import free_port as find_free_port
 from tests.settings import TEST_DATA_DIR
 
 _SEED = "SLUICE_TEST_ORDER"
+
+# They start the whole product, or a browser: one at a time, and first, as they take
+# longest.
+_WHOLE_PRODUCT = (
+    "tests/e2e/",
+    "tests/demo/test_demo_command.py",
+    "tests/jumpserver/test_run.py",
+    "tests/test_benchmarks.py",
+)
+# Files whose tests may run in several processes, and in how many parts.
+_PARTS = {"tests/portal/test_odd_values.py": 4}
 
 
 def pytest_configure() -> None:
@@ -40,9 +54,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
     names = list(modules)
     order.shuffle(names)
+    names.sort(key=lambda name: not name.startswith(_WHOLE_PRODUCT))
     for name in names:
         order.shuffle(modules[name])
     items[:] = [item for name in names for item in modules[name]]
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """What runs in one process: a file's tests, or all that start the product."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(_WHOLE_PRODUCT):
+            return "whole product"
+        file = nodeid.partition("::")[0]
+        return f"{file} {zlib.crc32(nodeid.encode()) % _PARTS.get(file, 1)}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Say how `--numprocesses` spreads the tests."""
+    return _Scheduling(config, log)
 
 
 def pytest_unconfigure() -> None:

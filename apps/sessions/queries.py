@@ -69,6 +69,9 @@ def _verdict(
 
 def _denied_verdict(session: Session, decision: Denied) -> SessionVerdict:
     grant: Grant = session.grant
+    if decision.code == DenialCode.GRANT_REVOKED and grant.revoked_by is None:
+        # Revoked between the two looks: who and why must not be lost.
+        grant = Grant.objects.select_related("revoked_by").get(pk=grant.pk)
     if decision.code == DenialCode.GRANT_REVOKED and grant.revoked_by is not None:
         by = grant.revoked_by.username
         return SessionVerdict(

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,11 +17,24 @@ class ServerDidNotStartError(RuntimeError):
     """The server ended, or stayed silent; the message holds the end of its log."""
 
 
+_LOWEST_PORT = 10_240
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment.
+
+    Not one that the kernel gives to outgoing connections: a server that is started
+    again must find its port free, whatever other tests do meanwhile.
+    """
+    end = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 32_768
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(max(end - _LOWEST_PORT, 1000))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
 
 

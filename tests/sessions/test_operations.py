@@ -9,6 +9,7 @@ from django.db import IntegrityError, connections, transaction
 from apps.access import authorization
 from apps.access import operations as access
 from apps.access.denials import DenialCode
+from apps.access.queries import standing
 from apps.accounts import operations as accounts
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
@@ -225,6 +226,23 @@ def test_every_change_ends_the_session_and_says_why(change, reason, told):
     (verdict,) = queries.verdicts(gateway_id=gateway.pk, now=clock())
     assert (verdict.session_id, verdict.reason) == (session.pk, reason)
     assert told in verdict.message.lower()
+
+
+def test_a_revocation_in_the_middle_of_a_look_says_who_and_why(monkeypatch):
+    here, gateway = factories.plant(), _gateway()
+    session = _open(here, gateway)
+
+    def revoked_first(grants, *, now):
+        assert access.revoke_grant(
+            grant_id=session.grant_id, by=here.approver, reason="wrong pump", now=now
+        )
+        return standing(grants, now=now)
+
+    monkeypatch.setattr(queries, "standing", revoked_first)
+    (verdict,) = queries.verdicts(gateway_id=gateway.pk, now=clock())
+    assert verdict.message == (
+        f"access revoked by {here.approver.username}: wrong pump"
+    )
 
 
 def test_the_deadline_ends_the_session():

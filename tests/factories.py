@@ -8,6 +8,7 @@ import base64
 import datetime as dt
 import itertools
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apps.access import operations as access
@@ -204,6 +205,7 @@ def request(
     minutes: int = 30,
     now: dt.datetime | None = None,
     account: TargetAccount | None = None,
+    services: Sequence[str] = ("shell", "exec"),
 ) -> AccessRequest:
     """Return a pending request for the plant's asset."""
     account = account or here.account
@@ -211,7 +213,7 @@ def request(
         requester=requester or here.engineer,
         asset_id=account.asset_id,
         account_id=account.pk,
-        services=["shell", "exec"],
+        services=list(services),
         minutes=minutes,
         reason="Alarm list cleanup",
         work_order="WO-20417",
@@ -229,10 +231,18 @@ def grant(
     minutes: int = 30,
     now: dt.datetime | None = None,
     account: TargetAccount | None = None,
+    services: Sequence[str] = ("shell", "exec"),
 ) -> Grant:
     """Return an active grant, asked for and approved as the product does it."""
     now = now or clock()
-    asked = request(here, requester=person, minutes=minutes, now=now, account=account)
+    asked = request(
+        here,
+        requester=person,
+        minutes=minutes,
+        now=now,
+        account=account,
+        services=services,
+    )
     made = access.approve_request(
         request_id=asked.pk,
         version=asked.version,

@@ -1,13 +1,14 @@
 """The SSH messages of an engineer's client that the gateway judges itself.
 
 Subclasses of the fast path's server classes: limits on what may be piled up, strict key
-exchange required, every channel kind but `session` refused with one clear line.
+exchange required, every channel kind but `session` and `direct-tcpip` refused with one
+clear line.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Protocol, cast
 
 import asyncssh
@@ -25,6 +26,8 @@ from asyncssh.packet import SSHPacket, String
 from apps.gateway.algorithms import STRICT_KEX_CLIENT, ciphers_for
 from apps.gateway.authentication import Authentication, Stage
 from apps.gateway.fastpath import ServerChannel, ServerConnection
+from apps.gateway.fastpath_forward import ForwardChannel
+from apps.gateway.forwarding import AskedForward
 from apps.gateway.relay import ENVIRONMENT_LIMIT, passes_environment
 from apps.gateway.session_context import EngineerSide
 
@@ -82,6 +85,14 @@ class ConnectionOwner(EngineerSide, Protocol):
 
     admitted: bool
     authentication: Authentication
+
+    def forward_requested(
+        self, asked: AskedForward
+    ) -> tuple[ForwardChannel, Coroutine[Any, Any, asyncssh.SSHTCPSession[bytes]]]:
+        """Return a channel for a forward, and what answers it.
+
+        Raises: asyncssh.ChannelOpenError.
+        """
 
 
 class EngineerConnection(ServerConnection):
@@ -180,12 +191,15 @@ class EngineerConnection(ServerConnection):
     def _process_any_channel_open(
         self, pkttype: int, pktid: int, packet: SSHPacket
     ) -> None:
-        """Refuse every kind but `session`; leave that one to asyncssh."""
+        """Leave `session` to asyncssh, open `direct-tcpip`, and refuse the others."""
         peek = SSHPacket(packet.get_full_payload())
         peek.get_byte()
         kind = peek.get_string()
         if kind == b"session":
             self._process_channel_open(pkttype, pktid, packet)
+            return
+        if kind == b"direct-tcpip":
+            self._process_forward_open(peek)
             return
         sender = peek.get_uint32()
         name = kind.decode("ascii", "backslashreplace")[:60]
@@ -194,6 +208,26 @@ class EngineerConnection(ServerConnection):
             sender, OPEN_ADMINISTRATIVELY_PROHIBITED, PREFIX + reason, ""
         )
         self.engineer.refused(name, reason)
+
+    def _process_forward_open(self, packet: SSHPacket) -> None:
+        """Read a direct-tcpip message (RFC 4254 7.2) after its kind, and answer it."""
+        sender, window, packet_size = (packet.get_uint32() for _ in range(3))
+        host, port = packet.get_string(), packet.get_uint32()
+        origin_host, origin_port = packet.get_string(), packet.get_uint32()
+        packet.check_end()
+        asked = AskedForward(host, port, origin_host, origin_port)
+        try:
+            if not packet_size:
+                line = "a maximum packet size of 0 can carry nothing"
+                self.engineer.refused_forward(line)
+                raise asyncssh.ChannelOpenError(
+                    OPEN_ADMINISTRATIVELY_PROHIBITED, f"{PREFIX}{line}"
+                )
+            channel, session = self.engineer.forward_requested(asked)
+        except asyncssh.ChannelOpenError as error:
+            self.send_channel_open_failure(sender, error.code, error.reason, "")
+            return
+        channel.process_open(sender, window, packet_size, session)
 
     def _process_service_requested(
         self, pkttype: int, pktid: int, packet: SSHPacket

@@ -15,7 +15,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import asyncssh
@@ -24,6 +24,8 @@ from django.utils import timezone
 from apps.access.permits import ConnectionPermit
 from apps.audit.operations import Party
 from apps.gateway.blocking import Blocking
+from apps.gateway.forward_relay import FORWARD_LIMIT, ForwardRelay, ForwardRequest
+from apps.gateway.forwarding import addresses_of
 from apps.gateway.live_control import LiveControl
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.relay import (
@@ -33,17 +35,13 @@ from apps.gateway.relay import (
     Relay,
 )
 from apps.gateway.session_context import (
+    AssetRefusedError,
     ChannelRefusedError,
     ClientSide,
     OpenRecording,
 )
 from apps.gateway.settling import settle_recording, settle_session
-from apps.gateway.upstream import (
-    MAX_PACKET,
-    WINDOW,
-    Upstream,
-    UpstreamSettings,
-)
+from apps.gateway.upstream import Upstream, UpstreamSettings
 from apps.recordings.output import RecordingFailedError
 from apps.recordings.writer import Recorder, RecorderThread
 from apps.sessions import operations as sessions
@@ -53,7 +51,7 @@ from apps.sessions.queries import SessionVerdict
 logger = logging.getLogger(__name__)
 
 CHANNEL_LIMIT: Final = 10
-"""Channels at the same time on one session, as OpenSSH's MaxSessions."""
+"""Shells and commands at the same time on one session, as OpenSSH's MaxSessions."""
 
 ASSET_REFUSALS: Final = 20
 """Channels an asset may ask for in vain before the session is cut."""
@@ -111,7 +109,7 @@ class LiveSession:
         self._upstream = upstream
         self._recording = recording
         self._next_number = 1
-        self._opening = 0
+        self._opening: list[ChannelRequest] = []
         self._asset_refusals = 0
         self._timers: list[asyncio.TimerHandle] = []
         # Why the session's end has begun; None while it has not.
@@ -143,6 +141,11 @@ class LiveSession:
         return any(
             relay.has_terminal and relay.is_open for relay in self.relays.values()
         )
+
+    @property
+    def allows_local(self) -> bool:
+        """Say whether this machine itself may be a destination (demo and tests)."""
+        return self._core.upstream.allow_local_targets
 
     def is_active(self) -> bool:
         """Say whether channels may open and input may flow."""
@@ -194,29 +197,50 @@ class LiveSession:
         the gateway's own.
         """
         self._check_may_open(request)
-        if len(self.relays) + self._opening >= CHANNEL_LIMIT:
-            raise ChannelRefusedError(
-                f"a session has at most {CHANNEL_LIMIT} channels at a time"
-            )
-        self._opening += 1
+        self._check_room(request)
+        self._opening.append(request)
         try:
-            if self._next_number > 1:
-                # The permit was decided on just before the first channel.
+            if self._next_number > 1 or isinstance(request, ForwardRequest):
+                # The permit was decided on just before the first channel; a forward
+                # may come hours after it.
                 await self._core.check_now()
                 self._check_may_open(request)
             return await self._open_counted(request, front)
         finally:
-            self._opening -= 1
+            self._opening.remove(request)
 
     def _check_may_open(self, request: ChannelRequest) -> None:
         if self.state is not SessionState.ACTIVE:
             raise ChannelRefusedError(f"the session is {self.state.value}")
-        if request.kind not in self.permit.services:
-            raise ChannelRefusedError(f"the grant does not include {request.kind}")
+        if request.service not in self.permit.services:
+            raise ChannelRefusedError(
+                f"the grant does not include {request.service_text}"
+            )
+
+    def _check_room(self, request: ChannelRequest) -> None:
+        forward = isinstance(request, ForwardRequest)
+        open_now = sum(
+            isinstance(other, ForwardRequest) is forward
+            for other in (
+                *(relay.request for relay in self.relays.values()),
+                *self._opening,
+            )
+        )
+        limit = FORWARD_LIMIT if forward else CHANNEL_LIMIT
+        if open_now >= limit:
+            what = "forwards" if forward else "channels"
+            raise ChannelRefusedError(f"a session has at most {limit} {what} at a time")
 
     async def _open_counted(
         self, request: ChannelRequest, front: FrontChannel
     ) -> Relay:
+        if isinstance(request, ForwardRequest):
+            request = replace(
+                request,
+                addresses=await addresses_of(
+                    request.destination, allow_local=self.allows_local
+                ),
+            )
         number = self._next_number
         self._next_number += 1
         await self._core.blocking.run(
@@ -225,10 +249,11 @@ class LiveSession:
             number=number,
             kind=request.kind,
             has_pty=request.terminal is not None,
-            command=(request.command or b"").decode("utf-8", "replace"),
+            command=request.command_text,
             now=timezone.now(),
         )
-        relay = Relay(
+        kind_of_relay = ForwardRelay if isinstance(request, ForwardRequest) else Relay
+        relay = kind_of_relay(
             number=number,
             request=request,
             front=front,
@@ -242,15 +267,11 @@ class LiveSession:
         self.relays[number] = relay
         try:
             async with asyncio.timeout(CHANNEL_SECONDS):
-                await relay.open_back(
-                    self._upstream.connection.new_session_channel(
-                        window=WINDOW, max_pktsize=MAX_PACKET
-                    )
-                )
+                await relay.open_back(self._upstream.connection)
         except (asyncssh.Error, OSError, TimeoutError) as error:
             relay.abandon()
             what = str(error) or "it did not answer"
-            raise ChannelRefusedError(
+            raise AssetRefusedError(
                 f"the asset refused the {request.kind}: {what}"
             ) from error
         except RecordingFailedError as error:

@@ -21,7 +21,8 @@ from typing import Final, Protocol, cast
 import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
-from apps.gateway.fastpath import ClientChannel
+from apps.gateway.fastpath import ClientChannel, ClientConnection
+from apps.gateway.upstream import MAX_PACKET, WINDOW
 from apps.recordings.frames import (
     EventKind,
     encode_close,
@@ -90,10 +91,25 @@ class ChannelRequest:
     """What the engineer asked a channel to be."""
 
     kind: str
-    """`shell` or `exec`."""
+    """`shell`, `exec` or `forward`."""
     command: bytes | None = None
     terminal: Terminal | None = None
     environment: dict[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def service(self) -> str:
+        """Return what a permit must hold for it."""
+        return self.kind
+
+    @property
+    def service_text(self) -> str:
+        """Return the service as a line for the engineer names it."""
+        return self.kind
+
+    @property
+    def command_text(self) -> str:
+        """Return what the channel's row says of it."""
+        return (self.command or b"").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +128,7 @@ class Hold(enum.Flag):
     SLOW_SINK = enum.auto()
     RECORDER = enum.auto()
     FROZEN = enum.auto()
+    OPENING = enum.auto()
 
 
 _NO_HOLD: Final = Hold(0)
@@ -123,11 +140,14 @@ def passes_environment(name: bytes) -> bool:
 
 
 class Relay:
-    """One channel, from its opening on the asset to its end.
+    """One session channel, from its opening on the asset to its end.
 
     `on_end` is called once with the result when both sides are done; `on_failure` at
     once when the recording cannot take what must be recorded.
     """
+
+    input_kind = EventKind.INPUT
+    output_kind = EventKind.OUTPUT
 
     def __init__(
         self,
@@ -178,8 +198,8 @@ class Relay:
         """Say whether input is held."""
         return Hold.FROZEN in self._front_holds
 
-    async def open_back(self, channel: ClientChannel) -> None:
-        """Open `channel` as what was asked for, and relay from then on.
+    async def open_back(self, connection: ClientConnection) -> None:
+        """Open a channel on the asset as what was asked for, and relay from then on.
 
         Raises: asyncssh.ChannelOpenError when the asset refuses; RecordingFailedError.
         """
@@ -196,6 +216,7 @@ class Relay:
             ),
         )
         command = request.command
+        channel = connection.new_session_channel(window=WINDOW, max_pktsize=MAX_PACKET)
         await channel.create(
             lambda: _BackSession(self),
             # asyncssh sends either type; bytes keep what is not UTF-8.
@@ -233,7 +254,7 @@ class Relay:
 
     def front_data(self, data: bytes) -> None:
         """Take input."""
-        if self._over or not self._record(EventKind.INPUT, data):
+        if self._over or not self._record(self.input_kind, data):
             return
         self._bytes_in += len(data)
         back = self._back
@@ -309,7 +330,7 @@ class Relay:
         """Take output."""
         if self._over:
             return
-        kind = EventKind.OUTPUT if datatype is None else EventKind.STDERR
+        kind = self.output_kind if datatype is None else EventKind.STDERR
         if not self._record(kind, data):
             return
         self._bytes_out += len(data)
@@ -481,7 +502,12 @@ class Relay:
             return
         self._ended = self._over = True
         signal = self._exit_signal[0] if self._exit_signal else ""
-        closed = encode_close(exit_status=self._exit_status, exit_signal=signal or None)
+        closed = encode_close(
+            exit_status=self._exit_status,
+            exit_signal=signal or None,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+        )
         self._record(EventKind.CLOSE, closed)
         self._on_end(
             self,

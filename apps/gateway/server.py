@@ -1,15 +1,15 @@
 """The engineer's side: SSH messages in, questions to authentication and sessions out.
 
-Every channel kind but `session` is refused with one clear line, whatever the grant
-says, and so is every subsystem. There is no shell, file or forward of the gateway's own
-(R25): nothing here starts a process or opens a path.
+Every channel kind but `session` and `direct-tcpip` is refused with one clear line,
+whatever the grant says, and so is every subsystem. There is no shell, file or forward
+of the gateway's own (R25): nothing here starts a process, opens a path or dials.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -37,7 +37,15 @@ from apps.gateway.authentication import (
     UserStringError,
 )
 from apps.gateway.blocking import Blocking
-from apps.gateway.engineer_connection import PREFIX, EngineerConnection
+from apps.gateway.engineer_connection import (
+    PREFIX,
+    EngineerChannel,
+    EngineerConnection,
+)
+from apps.gateway.fastpath_forward import ForwardChannel, new_forward_channel
+from apps.gateway.forward_relay import FORWARD_LIMIT, FORWARD_WINDOW
+from apps.gateway.forwarding import AskedForward
+from apps.gateway.front_forward import FrontForward, open_forward
 from apps.gateway.front_session import REFUSAL_SECONDS, FrontSession
 from apps.gateway.limits import LoginGate
 from apps.gateway.live import CHANNEL_LIMIT, Core, LiveSession
@@ -53,7 +61,9 @@ LAST_WORD_SECONDS: Final = 0.01
 """For the client to put the last line on its terminal."""
 
 REFUSALS: Final = 100
-"""Refused requests of one connection; who asks for more is disconnected."""
+"""Refused requests of one connection; who asks for more is disconnected. Refused
+forwards count apart: a browser behind `ssh -D` tries many, so that from then on they
+are refused without being written down."""
 
 
 class DatabaseFactors:
@@ -112,6 +122,7 @@ class Engineer(asyncssh.SSHServer):
         self._opening: asyncio.Task[LiveSession] | None = None
         self._session: LiveSession | None = None
         self._refusals = 0
+        self._refused_forwards = 0
         self._closed = False
         self.gone = asyncio.Event()
 
@@ -256,7 +267,7 @@ class Engineer(asyncssh.SSHServer):
 
     def session_requested(self) -> Any:
         """Take a session channel; it is answered when the session is active (R19)."""
-        if len(self.connection._channels) >= CHANNEL_LIMIT:
+        if self._count_channels(EngineerChannel) >= CHANNEL_LIMIT:
             self.refused("session", "too many channels")
             raise asyncssh.ChannelOpenError(
                 OPEN_RESOURCE_SHORTAGE, f"{PREFIX}too many channels"
@@ -265,6 +276,24 @@ class Engineer(asyncssh.SSHServer):
             window=WINDOW, max_pktsize=MAX_PACKET
         )
         return channel, self._admit()
+
+    def _count_channels(self, kind: type) -> int:
+        return sum(
+            isinstance(channel, kind) for channel in self.connection._channels.values()
+        )
+
+    def forward_requested(
+        self, asked: AskedForward
+    ) -> tuple[ForwardChannel, Coroutine[Any, Any, FrontForward]]:
+        """Take a forward; it is answered when the asset has answered (R19, R27)."""
+        if self._count_channels(ForwardChannel) >= FORWARD_LIMIT:
+            line = f"a session has at most {FORWARD_LIMIT} forwards at a time"
+            self.refused_forward(line)
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, f"{PREFIX}{line}")
+        channel = new_forward_channel(
+            self.connection, window=FORWARD_WINDOW, max_pktsize=MAX_PACKET
+        )
+        return channel, open_forward(self, self._opening, asked, channel)
 
     async def _admit(self) -> FrontSession:
         opening = self._opening
@@ -302,6 +331,19 @@ class Engineer(asyncssh.SSHServer):
         if self._refusals > REFUSALS:
             self._disconnect(DISC_BY_APPLICATION, "too many refused requests")
             return
+        self._note_refused_channel(kind, reason)
+
+    def refused_forward(self, reason: str) -> None:
+        """Write down that a forward was refused (R22), but not without end."""
+        self._refused_forwards += 1
+        if self._refused_forwards < REFUSALS:
+            self._note_refused_channel("direct-tcpip", reason)
+        elif self._refused_forwards == REFUSALS:
+            self._note_refused_channel(
+                "direct-tcpip", f"{reason}; what follows is not written down"
+            )
+
+    def _note_refused_channel(self, kind: str, reason: str) -> None:
         owner, session = self.authentication.owner, self._session
         self._core.tasks.spawn(
             self._core.blocking.run(

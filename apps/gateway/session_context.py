@@ -24,6 +24,10 @@ class ChannelRefusedError(Exception):
     """A channel does not open. The text is one line for the engineer."""
 
 
+class AssetRefusedError(ChannelRefusedError):
+    """The asset did not open it; the gateway would have."""
+
+
 class ClientSide(Protocol):
     """The engineer's end of a session: an SSH connection or a browser terminal."""
 
@@ -58,6 +62,9 @@ class EngineerSide(Protocol):
 
     def refused(self, kind: str, reason: str) -> None:
         """Write down that something was refused (R22)."""
+
+    def refused_forward(self, reason: str) -> None:
+        """Write down that a forward was refused (R22)."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from apps.recordings.frames import (
-    STREAM_KINDS,
+    TERMINAL_KINDS,
     Event,
     EventKind,
     decode_open,
@@ -123,7 +123,7 @@ class _Screen:
         self._microseconds = event.microseconds
         if sized:
             yield _line(event.microseconds, "r", f"{self.columns}x{self.rows}")
-        elif kind in STREAM_KINDS:
+        elif kind in TERMINAL_KINDS:
             if kind is not EventKind.INPUT or self._include_input:
                 yield from self._stream_line(event)
         elif kind is EventKind.NOTICE:

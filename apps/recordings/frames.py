@@ -84,9 +84,20 @@ class EventKind(IntEnum):
     """What Sluice told the person, as the bytes put on the screen, UTF-8."""
     MARK = 9
     """A point worth finding again: its label, UTF-8."""
+    FORWARD_INPUT = 20
+    """Bytes of a forward, from the person's side to the destination."""
+    FORWARD_OUTPUT = 21
+    """Bytes of a forward, from the destination to the person's side."""
 
 
-STREAM_KINDS: Final = frozenset({EventKind.INPUT, EventKind.OUTPUT, EventKind.STDERR})
+INPUT_KINDS: Final = (EventKind.INPUT, EventKind.FORWARD_INPUT)
+OUTPUT_KINDS: Final = (EventKind.OUTPUT, EventKind.STDERR, EventKind.FORWARD_OUTPUT)
+"""Kinds that count as carried in, and as carried out."""
+
+TERMINAL_KINDS: Final = frozenset({EventKind.INPUT, EventKind.OUTPUT, EventKind.STDERR})
+"""Kinds that a screen shows or was typed at."""
+
+STREAM_KINDS: Final = frozenset({*INPUT_KINDS, *OUTPUT_KINDS})
 """Kinds whose payload is a piece of a byte stream and may be cut anywhere."""
 
 
@@ -122,10 +133,14 @@ class ChannelOpened(NamedTuple):
 
 
 class ChannelClosed(NamedTuple):
-    """Payload of a CLOSE event; all None when the asset told neither."""
+    """Payload of a CLOSE event."""
 
     exit_status: int | None = None
     exit_signal: str | None = None
+    """Both None when the asset told neither."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    """What the channel carried, recorded or not."""
 
 
 class SegmentHeader(NamedTuple):
@@ -327,10 +342,14 @@ def decode_open(payload: bytes) -> ChannelOpened:
 
 
 def encode_close(
-    *, exit_status: int | None = None, exit_signal: str | None = None
+    *,
+    exit_status: int | None = None,
+    exit_signal: str | None = None,
+    bytes_in: int = 0,
+    bytes_out: int = 0,
 ) -> bytes:
     """Return the payload of a CLOSE event."""
-    closed = ChannelClosed(exit_status, exit_signal)
+    closed = ChannelClosed(exit_status, exit_signal, bytes_in, bytes_out)
     return json.dumps(closed._asdict(), separators=(",", ":")).encode("ascii")
 
 
@@ -341,9 +360,15 @@ def decode_close(payload: bytes) -> ChannelClosed:
     """
     value = _json_object(payload)
     status, signal = value.get("exit_status"), value.get("exit_signal")
-    if not isinstance(status, int | None) or not isinstance(signal, str | None):
+    bytes_in, bytes_out = value.get("bytes_in", 0), value.get("bytes_out", 0)
+    if (
+        not isinstance(status, int | None)
+        or not isinstance(signal, str | None)
+        or not isinstance(bytes_in, int)
+        or not isinstance(bytes_out, int)
+    ):
         raise LayoutError("close payload is malformed")
-    return ChannelClosed(status, signal)
+    return ChannelClosed(status, signal, bytes_in, bytes_out)
 
 
 def _json_object(payload: bytes) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from typing import Final, Self
 from apps.recordings.frames import (
     END_MAGIC,
     HASH_BYTES,
+    INPUT_KINDS,
     LENGTH,
     MAGIC,
     MAX_HEADER_BYTES,
     MAX_SEAL_BYTES,
+    OUTPUT_KINDS,
     SEAL_MAGIC,
     SEGMENT_HEADER_BYTES,
     SEGMENT_MAGIC,
@@ -510,8 +512,6 @@ def _scan(file: RecordingFile, data_key: bytes | None) -> RecoveredRecording:
         damaged=damaged,
         duration_microseconds=last,
         index=tuple(index),
-        bytes_in=counts[EventKind.INPUT] if known else None,
-        bytes_out=(
-            counts[EventKind.OUTPUT] + counts[EventKind.STDERR] if known else None
-        ),
+        bytes_in=sum(counts[kind] for kind in INPUT_KINDS) if known else None,
+        bytes_out=sum(counts[kind] for kind in OUTPUT_KINDS) if known else None,
     )

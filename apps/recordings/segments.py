@@ -25,9 +25,10 @@ from apps.recordings.frames import (
     FRAME_END,
     FRAME_MICROSECONDS,
     FRAME_START,
+    INPUT_KINDS,
+    OUTPUT_KINDS,
     TAG_BYTES,
     Event,
-    EventKind,
     LayoutError,
     SegmentHeader,
     decode_events,
@@ -114,9 +115,9 @@ class SegmentEncoder:
             parts.append(data)
             size += EVENT_HEADER_BYTES + length
             last = microseconds
-            if kind == EventKind.INPUT:
+            if kind in INPUT_KINDS:
                 self.bytes_in += length
-            elif kind in (EventKind.OUTPUT, EventKind.STDERR):
+            elif kind in OUTPUT_KINDS:
                 self.bytes_out += length
             if self._frame_bytes + size >= FRAME_BYTES:
                 yield self._segment(b"".join(parts), first, last, end=True)

@@ -89,13 +89,17 @@ class Here:
 def reachable(
     plant: factories.Plant, name: str, target: Target, **fields: Any
 ) -> tuple[Asset, TargetAccount]:
-    """Make an asset of the plant at `target`, with its key pinned and password kept."""
+    """Make an asset of the plant at `target`, host key pinned and credential kept."""
+    kind, secret = "password", target.password or "unused"
+    if target.client_key is not None and not target.password:
+        kind = "key"
+        secret = target.client_key.export_private_key("openssh").decode()
     asset, account = factories.asset_with_account(
         name,
         plant.cell,
         target.login,
         port=target.port,
-        credential_kind="password",
+        credential_kind=kind,
         **fields,
     )
     if target.host_key:
@@ -107,8 +111,8 @@ def reachable(
         )
     vault.store_credential(
         account=account,
-        kind="password",
-        secret=Secret(target.password or "unused"),
+        kind=kind,
+        secret=Secret(secret),
         by=plant.administrator.party,
         now=factories.clock(),
     )

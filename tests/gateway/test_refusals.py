@@ -40,7 +40,10 @@ CHANNEL_KINDS = {
 
 
 async def test_every_other_channel_kind_is_refused_and_written_down(client):
-    """R19, R27: also with an active session; nothing reaches the asset for it."""
+    """R19, R27: also with an active session; nothing reaches the asset for it.
+
+    A forward is one kind that a grant can name; this one does not.
+    """
     await client.ask(client.here.grant)
     connection = await client.connect()
     assert (await connection.run("stdout x")).stdout == "x\n"
@@ -52,7 +55,10 @@ async def test_every_other_channel_kind_is_refused_and_written_down(client):
         with pytest.raises(asyncssh.ChannelOpenError) as refusal:
             await channel._open(kind.encode(), payload)
         assert refusal.value.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
-        assert refusal.value.reason == f"Sluice: {kind} channels are not allowed here"
+        reason = f"{kind} channels are not allowed here"
+        if kind == "direct-tcpip":
+            reason = "the grant does not include a forward to 127.0.0.1:22"
+        assert refusal.value.reason == f"Sluice: {reason}"
     assert await refused_kinds(client, 8) == sorted(CHANNEL_KINDS)
     assert client.here.target.connections == before
     assert (await connection.run("stdout y")).stdout == "y\n"
@@ -73,7 +79,10 @@ async def test_listening_for_others_is_refused(client):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-W", "127.0.0.1:22"], b"direct-tcpip channels are not allowed here"),
+        (
+            ["-W", "127.0.0.1:22"],
+            b"does not include a forward to 127.0.0.1:22",
+        ),
         (["-s", "sftp"], b"Sluice: sftp is not available here"),
         (["-s", "no-such-subsystem"], b"Sluice: no-such-subsystem is not available"),
     ],

@@ -25,6 +25,7 @@ KEPT = {
     "GatewayService": "what the supervisor runs, as the service manager sees it",
     "process_view": "Django's middleware calls it so",
     "process_connection_close": "asyncssh calls it so",
+    "process_open_confirmation": "asyncssh calls it so",
 }
 
 # Rivals of the product's words, with the word to use.

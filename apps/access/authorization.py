@@ -11,7 +11,7 @@ from apps.access.decisions import note_decision
 from apps.access.denials import DenialCode, Denied
 from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
-from apps.access.policy import decide_connection
+from apps.access.policy import decide_connection, decide_freshness
 from apps.accounts.models import User
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
@@ -37,12 +37,15 @@ def authorize_connection(
     source_address: str,
     door: str,
     now: dt.datetime,
+    grace_age: dt.timedelta | None = None,
 ) -> ConnectionPermit | Denied:
     """Decide whether `user` may connect now, and to exactly what.
 
     Without an account name the one account with an active grant is taken. Every
     decision is written down, allowed ones too. A denial says the same outside
-    (`NO_ACCESS_MESSAGE`), whether the asset is unknown or only not theirs.
+    (`NO_ACCESS_MESSAGE`), whether the asset is unknown or only not theirs. `grace_age`
+    is how old the full sign-in was when the key alone signed in; None when this
+    sign-in was a full one.
     """
     person = User.objects.get(pk=user.pk)
     asset = asset_by_name(asset_name)
@@ -73,6 +76,7 @@ def authorize_connection(
         source_address=source_address,
         door=door,
         now=now,
+        grace_age=grace_age,
     )
 
 
@@ -128,7 +132,13 @@ def _pick_grant(
 
 
 def _permit(
-    *, person: User, grant: Grant, source_address: str, door: str, now: dt.datetime
+    *,
+    person: User,
+    grant: Grant,
+    source_address: str,
+    door: str,
+    now: dt.datetime,
+    grace_age: dt.timedelta | None = None,
 ) -> ConnectionPermit | Denied:
     asset, account = grant.asset, grant.account
     path = queries.path_facts(asset)
@@ -138,6 +148,8 @@ def _permit(
         queries.grant_facts(grant),
         now=now,
     )
+    if verdict and grace_age is not None:
+        verdict = decide_freshness(grace_age, asset.zone.grace_minutes) and verdict
     address = parse_address(asset.address)
     if verdict and address is not None and not settings.ALLOW_LOCAL_TARGETS:
         reason = refusal(address)
@@ -257,6 +269,7 @@ _TELLING = frozenset(
         DenialCode.GRANT_FINISHED,
         DenialCode.GRANT_NOT_STARTED,
         DenialCode.ACCOUNT_AMBIGUOUS,
+        DenialCode.FULL_SIGN_IN_NEEDED,
         DenialCode.NO_HOST_KEY,
         DenialCode.SESSION_LIMIT,
         DenialCode.ADDRESS_FORBIDDEN,

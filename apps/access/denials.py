@@ -26,6 +26,7 @@ class DenialCode(StrEnum):
     GRANT_FINISHED = "grant_finished"
     NO_HOST_KEY = "no_host_key"
     ADDRESS_FORBIDDEN = "address_forbidden"
+    FULL_SIGN_IN_NEEDED = "full_sign_in_needed"
     SESSION_LIMIT = "session_limit"
     NO_CREDENTIAL = "no_credential"
     DURATION_REFUSED = "duration_refused"
@@ -63,6 +64,7 @@ SENTENCES: dict[DenialCode, str] = {
     DenialCode.GRANT_FINISHED: "The grant was given back.",
     DenialCode.NO_HOST_KEY: "No host key of the asset is pinned and confirmed.",
     DenialCode.ADDRESS_FORBIDDEN: "The asset's address may not be a target.",
+    DenialCode.FULL_SIGN_IN_NEEDED: "This zone needs the one-time code: connect again.",
     DenialCode.SESSION_LIMIT: "The asset has as many sessions as it may have.",
     DenialCode.NO_CREDENTIAL: "The vault holds no credential for this account.",
     DenialCode.DURATION_REFUSED: "This length of time cannot be granted.",

@@ -20,6 +20,7 @@ from apps.access.policy import (
     decide_request,
 )
 from apps.accounts.models import User
+from apps.accounts.ssh_sign_in import end_graces
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
@@ -364,6 +365,10 @@ def revoke_grant(
     grant.revoked_at, grant.revoked_by = now, person
     grant.revoke_reason = reason.strip()
     grant.save(update_fields=["revoked_at", "revoked_by", "revoke_reason"])
+    # Whoever loses a grant by somebody's hand shows that it is they, with every factor.
+    end_graces(
+        user_id=grant.person_id, because=Kind.GRANT_REVOKED, by=person.party, now=now
+    )
     audit.record(
         Kind.GRANT_REVOKED,
         now=now,

@@ -7,6 +7,7 @@ anything.
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from apps.access.denials import Allowed, DenialCode, Denied
@@ -95,6 +96,23 @@ def decide_connection(
     if not grant.services & path.conduit_services:
         return Denied(DenialCode.SERVICE_NOT_IN_CONDUIT)
     return verdict
+
+
+def grace_minutes(zones: Iterable[int]) -> int:
+    """Return for how long after a full sign-in the key alone will do; 0 is never.
+
+    `zones` are the numbers of the zones this sign-in may lead to: the shortest counts.
+    A sign-in that may lead nowhere needs the code, so that an unknown asset, one that
+    is not the person's, and one whose zone has no grace are asked for alike.
+    """
+    return min(zones, default=0)
+
+
+def decide_freshness(age: dt.timedelta, minutes: int) -> Allowed | Denied:
+    """Say whether a full sign-in of this `age` will do for a zone with this grace."""
+    if age >= dt.timedelta(minutes=minutes):
+        return Denied(DenialCode.FULL_SIGN_IN_NEEDED)
+    return Allowed("grace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

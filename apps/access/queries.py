@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from django.conf import settings
 from django.db.models import Q, QuerySet
 
+from apps.access import policy
 from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.lifecycle import RequestState
 from apps.access.models import AccessRequest, Grant
@@ -71,6 +72,30 @@ def grant_facts(grant: Grant) -> GrantFacts:
         finished=grant.finished_at is not None,
         services=frozenset(grant.services),
     )
+
+
+def _zone_graces(user: User, *, now: dt.datetime, **where: object) -> list[int]:
+    grants = (
+        Grant.objects.active(at=now)
+        .select_related("asset__zone")
+        .filter(person=user, **where)
+    )
+    return [grant.asset.zone.grace_minutes for grant in grants]
+
+
+def grace_minutes_for(user: User, *, asset_name: str | None, now: dt.datetime) -> int:
+    """Return for how many minutes after a full sign-in the key alone will do now.
+
+    Only for an asset that `user` holds an active grant on; without a name (the outer
+    connection of a jump) for all they hold one on. 0 asks for the code.
+    """
+    where = {} if asset_name is None else {"asset__name__iexact": asset_name}
+    return policy.grace_minutes(_zone_graces(user, now=now, **where))
+
+
+def longest_grace_for(user: User, *, now: dt.datetime) -> int:
+    """Return the minutes of the most generous zone `user` holds an active grant in."""
+    return max(_zone_graces(user, now=now), default=0)
 
 
 def standing(

@@ -55,6 +55,8 @@ class User(AbstractBaseUser):
     created_at = models.DateTimeField()
     # Sessions and grants made before this moment do not count any more.
     factors_reset_at = models.DateTimeField(null=True, blank=True)
+    # A full sign-in whose code was checked up to this moment begins no grace.
+    graces_void_before = models.DateTimeField(null=True, blank=True)
 
     USERNAME_FIELD = "username"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
@@ -148,3 +150,39 @@ class SshPublicKey(models.Model):
     def short_id(self) -> str:
         """Return the form shown to people."""
         return short_id("K", self.id)
+
+
+class SignInGrace(models.Model):
+    """After a full sign-in over SSH: this key from this address needs no code.
+
+    Each zone says for how long; `ends_at` is the longest of them. Ended early, the row
+    is deleted.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, models.CASCADE, related_name="sign_in_graces")
+    key = models.ForeignKey(SshPublicKey, models.CASCADE, related_name="+")
+    # As the socket gives it; compared as it stands.
+    source_address = models.CharField(max_length=64)
+    signed_in_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-signed_in_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "key", "source_address"],
+                name="one_grace_per_person_key_and_address",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(ends_at__gt=models.F("signed_in_at")),
+                name="grace_ends_after_the_sign_in",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(source_address=""),
+                name="grace_is_for_one_address",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key.name} from {self.source_address}"

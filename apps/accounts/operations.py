@@ -14,6 +14,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from apps.accounts.models import HANDLE, SshPublicKey, User
 from apps.accounts.public_keys import PublicKeyRefusedError, parse_public_key
+from apps.accounts.ssh_sign_in import end_graces
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
@@ -123,6 +124,8 @@ def change_person(
     for role in ROLES:
         setattr(user, f"is_{role}", role in roles)
     user.save()
+    if before != set(roles):
+        end_graces(user_id=user.pk, because=Kind.PERSON_CHANGED, by=by.party, now=now)
     audit.record(
         Kind.PERSON_CHANGED,
         now=now,
@@ -146,6 +149,7 @@ def disable_person(*, user_id: uuid.UUID, by: User, now: dt.datetime) -> bool:
     if changed != 1:
         return False
     user = User.objects.get(pk=user_id)
+    end_graces(user_id=user.pk, because=Kind.PERSON_DISABLED, by=by.party, now=now)
     audit.record(Kind.PERSON_DISABLED, now=now, actor=by.party, subject=user.party)
     return True
 
@@ -172,6 +176,7 @@ def change_password(*, user: User, new_password: str, now: dt.datetime) -> None:
     _check_password(new_password, user)
     user.set_password(new_password)
     user.save(update_fields=["password"])
+    end_graces(user_id=user.pk, because=Kind.PASSWORD_CHANGED, by=user.party, now=now)
     audit.record(Kind.PASSWORD_CHANGED, now=now, actor=user.party, subject=user.party)
 
 
@@ -190,6 +195,7 @@ def reset_password(
     _check_password(new_password, user)
     user.set_password(new_password)
     user.save(update_fields=["password"])
+    end_graces(user_id=user.pk, because=Kind.PASSWORD_CHANGED, by=by.party, now=now)
     audit.record(Kind.PASSWORD_CHANGED, now=now, actor=by.party, subject=user.party)
 
 
@@ -217,6 +223,7 @@ def add_key(
         raise PublicKeyRefusedError(
             "This key is in use already: make one for yourself alone."
         ) from None
+    end_graces(user_id=user.pk, because=Kind.KEY_ADDED, by=by, now=now)
     audit.record(
         Kind.KEY_ADDED,
         now=now,
@@ -238,6 +245,7 @@ def remove_key(*, key_id: uuid.UUID, user: User, now: dt.datetime) -> bool:
     )
     if changed != 1:
         return False
+    end_graces(user_id=user.pk, because=Kind.KEY_REMOVED, by=user.party, now=now)
     audit.record(
         Kind.KEY_REMOVED,
         now=now,
@@ -293,6 +301,7 @@ def confirm_totp_enrolment(*, user: User, code: str, now: dt.datetime) -> list[s
         )
     device.confirmed = True
     device.save()
+    end_graces(user_id=user.pk, because=Kind.FACTOR_ENROLLED, by=user.party, now=now)
     audit.record(
         Kind.FACTOR_ENROLLED,
         now=now,
@@ -313,6 +322,9 @@ def make_recovery_codes(*, user: User, now: dt.datetime) -> list[str]:
         code = secrets.token_hex(8)
         device.token_set.create(token=code)
         codes.append(code)
+    end_graces(
+        user_id=user.pk, because=Kind.RECOVERY_CODES_MADE, by=user.party, now=now
+    )
     audit.record(
         Kind.RECOVERY_CODES_MADE, now=now, actor=user.party, subject=user.party
     )
@@ -332,6 +344,7 @@ def reset_factors(*, user_id: uuid.UUID, by: User, now: dt.datetime) -> bool:
     StaticDevice.objects.filter(user=user).delete()
     user.factors_reset_at = now
     user.save(update_fields=["factors_reset_at"])
+    end_graces(user_id=user.pk, because=Kind.FACTOR_RESET, by=by.party, now=now)
     audit.record(Kind.FACTOR_RESET, now=now, actor=by.party, subject=user.party)
     return True
 
@@ -381,11 +394,8 @@ def record_sign_in(
     source_address: str,
     now: dt.datetime,
     factors: tuple[str, ...],
-    key_id: uuid.UUID | None = None,
 ) -> None:
-    """Write that `user` signed in with all `factors` at `door` (portal or ssh)."""
-    if key_id is not None:
-        SshPublicKey.objects.filter(pk=key_id).update(last_used_at=now)
+    """Write that `user` signed in with all `factors` at `door` (the portal's)."""
     audit.record(
         Kind.SIGNED_IN,
         now=now,
@@ -427,4 +437,22 @@ def record_signed_out(*, user: User, source_address: str, now: dt.datetime) -> N
         actor=user.party,
         subject=user.party,
         source_address=source_address,
+    )
+
+
+@transaction.atomic
+def record_signed_out_everywhere(
+    *, user: User, ended: int, source_address: str, now: dt.datetime
+) -> None:
+    """Write that `user` ended all their `ended` other portal sessions and graces."""
+    end_graces(
+        user_id=user.pk, because=Kind.SIGNED_OUT_EVERYWHERE, by=user.party, now=now
+    )
+    audit.record(
+        Kind.SIGNED_OUT_EVERYWHERE,
+        now=now,
+        actor=user.party,
+        subject=user.party,
+        source_address=source_address,
+        data={"portal_sessions": ended},
     )

@@ -1,12 +1,13 @@
 """Reading people and their factors."""
 
+import datetime as dt
 import uuid
 
 from django.db.models import Q, QuerySet
 from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from apps.accounts.models import SshPublicKey, User
+from apps.accounts.models import SignInGrace, SshPublicKey, User
 
 
 def person_by_handle(handle: str) -> User | None:
@@ -62,3 +63,8 @@ def recovery_codes_left(user: User) -> int:
     """Return how many unused recovery codes `user` has."""
     device = StaticDevice.objects.filter(user=user, confirmed=True).first()
     return device.token_set.count() if device else 0
+
+
+def graces_of(user: User, *, now: dt.datetime) -> QuerySet[SignInGrace]:
+    """Return where `user` can sign in over SSH with the key alone at `now`."""
+    return SignInGrace.objects.select_related("key").filter(user=user, ends_at__gt=now)

@@ -19,6 +19,8 @@ class Kind(StrEnum):
     SIGNED_IN = "accounts.sign_in.succeeded"
     SIGN_IN_REFUSED = "accounts.sign_in.refused"
     SIGNED_OUT = "accounts.sign_in.ended"
+    SIGNED_OUT_EVERYWHERE = "accounts.sign_in.ended_everywhere"
+    GRACE_ENDED = "accounts.grace.ended"
     SITE_ADDED = "inventory.site.added"
     SITE_CHANGED = "inventory.site.changed"
     MEMBER_ADDED = "inventory.member.added"
@@ -93,9 +95,11 @@ SENTENCES: dict[Kind, str] = {
     Kind.RECOVERY_CODES_MADE: "New recovery codes were made; the old ones are void.",
     Kind.KEY_ADDED: "An SSH public key was added.",
     Kind.KEY_REMOVED: "An SSH public key was removed.",
-    Kind.SIGNED_IN: "Somebody signed in with all factors.",
+    Kind.SIGNED_IN: "Somebody signed in; the event names the factors.",
     Kind.SIGN_IN_REFUSED: "A sign-in was refused.",
     Kind.SIGNED_OUT: "Somebody signed out.",
+    Kind.SIGNED_OUT_EVERYWHERE: "Somebody signed out of every browser.",
+    Kind.GRACE_ENDED: "The time in which the key alone signs in was ended early.",
     Kind.SITE_ADDED: "A site was added.",
     Kind.SITE_CHANGED: "A site changed.",
     Kind.MEMBER_ADDED: "A person became a member of a site.",

@@ -1,16 +1,20 @@
-"""Who is on the line: public key and then one-time code. Small on purpose (R24).
+"""Who is on the line: public key and then one-time code, or a grace. Small on purpose
+(R24).
 
 This module decides; `server` only carries SSH messages to it. Rules:
 
 * A key counts when it belongs to the enabled person named and a signature over this
   connection's session id was verified; offering a key proves nothing (R4).
 * The code counts only after the key, for the same user name (R4).
+* A grace takes the code's place only after the key was proved, once for each proof; how
+  long it holds for what the user name asks for is decided in `access.policy` (R15).
 * A different user name forgets everything (R11), also while an answer is on its way.
 * Empty and blank codes are refused without asking anybody (R12).
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +59,11 @@ class Factors(Protocol):
     async def check_code(self, owner: KeyOwner, code: str) -> FactorVerdict:
         """Return whether the code is right; each code is accepted once."""
 
+    async def sign_in_by_grace(
+        self, owner: KeyOwner, login: ParsedLogin
+    ) -> dt.timedelta | None:
+        """Sign in by the key alone; return the age of the full sign-in, None if not."""
+
 
 class Authentication:
     """The progress of one connection."""
@@ -66,6 +75,8 @@ class Authentication:
         self._known: dict[str, KeyOwner] = {}
         self._owner: KeyOwner | None = None
         self._complete = False
+        self.grace_age: dt.timedelta | None = None
+        """How old the full sign-in was, when a grace completed this one."""
         self.login: ParsedLogin | None = None
         self.wrong_keys = 0
         self.wrong_codes = 0
@@ -100,6 +111,7 @@ class Authentication:
         self._known = {}
         self._owner = None
         self._complete = False
+        self.grace_age = None
         self.login = None
         self.login = parse_user_string(user_string)
 
@@ -128,6 +140,21 @@ class Authentication:
         if owner is None:
             return False
         self._owner = owner
+        return True
+
+    async def try_grace(self, user_string: str) -> bool:
+        """Return whether a grace completes the sign-in, so that no code is asked."""
+        owner, login = self._owner, self.login
+        if not self._is_current(user_string, Stage.CODE) or not (owner and login):
+            return False
+        if self.exhausted or self.wrong_codes:
+            return False
+        this_round = self._round
+        age = await self._factors.sign_in_by_grace(owner, login)
+        if this_round != self._round or age is None:
+            return False
+        self.grace_age = age
+        self._complete = True
         return True
 
     async def code_given(self, user_string: str, answers: Sequence[str]) -> bool:

@@ -159,7 +159,11 @@ class EngineerConnection(ServerConnection):
         fingerprint = asyncssh.import_public_key(
             _public_line(key_data)
         ).get_fingerprint()
-        return self.engineer.authentication.key_proved(username, fingerprint)
+        authentication = self.engineer.authentication
+        if not authentication.key_proved(username, fingerprint):
+            return False
+        await authentication.try_grace(username)
+        return True
 
     async def send_userauth_success(self) -> None:
         """Succeed when all factors are there; else say that this one was right."""

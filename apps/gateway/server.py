@@ -8,6 +8,7 @@ of the gateway's own (R25): nothing here starts a process, opens a path or dials
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from asyncssh.constants import (
 from django.utils import timezone
 
 from apps.access import authorization
+from apps.access import queries as access
 from apps.access.denials import Denied
 from apps.accounts import operations as accounts
 from apps.accounts import queries as people
+from apps.accounts import ssh_sign_in
 from apps.accounts.operations import FactorVerdict
 from apps.audit.operations import Party
 from apps.gateway.authentication import (
@@ -52,6 +55,7 @@ from apps.gateway.live import CHANNEL_LIMIT, Core, LiveSession
 from apps.gateway.opening import open_session
 from apps.gateway.session_context import OpeningRefusedError
 from apps.gateway.upstream import MAX_PACKET, WINDOW
+from apps.gateway.user_string import ParsedLogin
 from apps.sessions import operations as sessions
 
 logger = logging.getLogger(__name__)
@@ -67,10 +71,12 @@ are refused without being written down."""
 
 
 class DatabaseFactors:
-    """Keys and codes from the database."""
+    """Keys, codes and graces from the database."""
 
     def __init__(self, blocking: Blocking) -> None:
         self._blocking = blocking
+        self.source_address = ""
+        self.code_checked_at: dt.datetime | None = None
 
     async def find_key(self, handle: str, fingerprint: str) -> KeyOwner | None:
         """Return the owner when the key is a usable one of the person `handle`."""
@@ -78,11 +84,23 @@ class DatabaseFactors:
 
     async def check_code(self, owner: KeyOwner, code: str) -> FactorVerdict:
         """Return whether the code is right; each code is accepted once."""
+        self.code_checked_at = timezone.now()
         return await self._blocking.run(
             accounts.verify_second_factor,
             user=owner.user,
             code=code,
-            now=timezone.now(),
+            now=self.code_checked_at,
+        )
+
+    async def sign_in_by_grace(
+        self, owner: KeyOwner, login: ParsedLogin
+    ) -> dt.timedelta | None:
+        """Sign in by the key alone; return the age of the full sign-in, None if not."""
+        return await self._blocking.run(
+            _sign_in_by_grace,
+            owner=owner,
+            asset_name=login.asset,
+            source_address=self.source_address,
         )
 
 
@@ -94,6 +112,19 @@ def _find_key(handle: str, fingerprint: str) -> KeyOwner | None:
         user=key.user,
         key_id=key.pk,
         has_second_factor=people.totp_device(key.user) is not None,
+    )
+
+
+def _sign_in_by_grace(
+    *, owner: KeyOwner, asset_name: str | None, source_address: str
+) -> dt.timedelta | None:
+    now = timezone.now()
+    return ssh_sign_in.sign_in_by_grace(
+        user=owner.user,
+        key_id=owner.key_id,
+        minutes=access.grace_minutes_for(owner.user, asset_name=asset_name, now=now),
+        source_address=source_address,
+        now=now,
     )
 
 
@@ -115,7 +146,8 @@ class Engineer(asyncssh.SSHServer):
     def __init__(self, door: Door) -> None:
         self._door = door
         self._core = door.core
-        self.authentication = Authentication(DatabaseFactors(door.core.blocking))
+        self._factors = DatabaseFactors(door.core.blocking)
+        self.authentication = Authentication(self._factors)
         self.connection: EngineerConnection
         self.source_address = ""
         self.admitted = False
@@ -132,6 +164,7 @@ class Engineer(asyncssh.SSHServer):
         """Count the connection against the caps on strangers (R18)."""
         self.connection = cast(EngineerConnection, conn)
         self.source_address = conn.get_extra_info("peername", ("",))[0]
+        self._factors.source_address = self.source_address
         self.admitted = self._door.gate.admit(id(self), self.source_address, self._drop)
         if self.admitted:
             self._door.connections.add(self.connection)
@@ -239,6 +272,8 @@ class Engineer(asyncssh.SSHServer):
             asset_name=login.asset,
             account_name=login.account,
             source_address=self.source_address,
+            grace_age=self.authentication.grace_age,
+            code_checked_at=self._factors.code_checked_at,
         )
         if isinstance(permit, Denied):
             raise OpeningRefusedError(authorization.outside_message(permit))
@@ -386,17 +421,25 @@ class Engineer(asyncssh.SSHServer):
 
 
 def _sign_in_and_authorize(
-    *, owner: KeyOwner, asset_name: str, account_name: str | None, source_address: str
+    *,
+    owner: KeyOwner,
+    asset_name: str,
+    account_name: str | None,
+    source_address: str,
+    grace_age: dt.timedelta | None,
+    code_checked_at: dt.datetime | None,
 ) -> Any:
     now = timezone.now()
-    accounts.record_sign_in(
-        user=owner.user,
-        door=DOOR,
-        source_address=source_address,
-        now=now,
-        factors=("public_key", "one_time_code"),
-        key_id=owner.key_id,
-    )
+    if grace_age is None:
+        # By a grace the sign-in was written down when the grace was looked at.
+        ssh_sign_in.sign_in(
+            user=owner.user,
+            key_id=owner.key_id,
+            grace_minutes=access.longest_grace_for(owner.user, now=now),
+            source_address=source_address,
+            verified_at=code_checked_at or now,
+            now=now,
+        )
     return authorization.authorize_connection(
         user=owner.user,
         asset_name=asset_name,
@@ -404,4 +447,5 @@ def _sign_in_and_authorize(
         source_address=source_address,
         door=DOOR,
         now=now,
+        grace_age=grace_age,
     )

@@ -21,6 +21,16 @@ LOGIN = RegexValidator(
 )
 
 
+GRACE_DEFAULT_MINUTES = 10
+"""The grace of a zone that names none of its own and may have one."""
+
+GRACE_MOST_MINUTES = 60
+
+NO_GRACE_FROM_SL_T = 3
+"""From this target security level on, each sign-in needs every factor (IEC 62443-3-3
+SR 1.1 RE 2)."""
+
+
 class PurdueLevel(models.TextChoices):
     """Levels of the Purdue model, with the DMZ between plant and office."""
 
@@ -120,6 +130,14 @@ class Zone(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(4)],
     )
     hosts_gateway = models.BooleanField("the gateway is in this zone", default=False)
+    # For so long after a full sign-in over SSH the key alone will do; null follows the
+    # security level.
+    mfa_grace_minutes = models.PositiveSmallIntegerField(
+        "MFA grace in minutes",
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(GRACE_MOST_MINUTES)],
+    )
 
     class Meta:
         ordering = ["site__name", "-purdue_level", "name"]
@@ -140,6 +158,19 @@ class Zone(models.Model):
                 condition=Q(parent=None) | ~Q(parent=F("id")),
                 name="zone_is_not_its_own_parent",
             ),
+            models.CheckConstraint(
+                condition=Q(mfa_grace_minutes=None)
+                | Q(mfa_grace_minutes__lte=GRACE_MOST_MINUTES),
+                name="mfa_grace_is_at_most_an_hour",
+            ),
+            models.CheckConstraint(
+                condition=Q(sl_t__lt=NO_GRACE_FROM_SL_T)
+                | Q(mfa_grace_minutes=None)
+                | Q(mfa_grace_minutes=0),
+                name="no_mfa_grace_from_security_level_three_on",
+                violation_error_message="From SL-T 3 on every sign-in needs the "
+                "one-time code: leave the MFA grace empty or 0.",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -149,6 +180,14 @@ class Zone(models.Model):
     def party(self) -> Party:
         """Return this zone as the ledger keeps it."""
         return Party("zone", str(self.pk), self.name)
+
+    @property
+    def grace_minutes(self) -> int:
+        """Return how long after a full sign-in the key alone will do; 0 is never."""
+        if self.sl_t >= NO_GRACE_FROM_SL_T:
+            return 0
+        own: int | None = self.mfa_grace_minutes
+        return GRACE_DEFAULT_MINUTES if own is None else own
 
 
 class Conduit(models.Model):

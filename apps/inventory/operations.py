@@ -11,12 +11,14 @@ from django.db import IntegrityError, transaction
 
 from apps.accounts.models import User
 from apps.accounts.public_keys import PublicKeyRefusedError, fingerprint_of
+from apps.accounts.ssh_sign_in import end_graces
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.operations import Party
 from apps.inventory.addresses import parse_address, refusal
 from apps.inventory.host_keys import parse_host_key
 from apps.inventory.models import (
+    NO_GRACE_FROM_SL_T,
     Asset,
     Conduit,
     HostKey,
@@ -88,6 +90,7 @@ def remove_member(*, site: Site, user: User, by: Party, now: dt.datetime) -> boo
     """End the membership; the watchdog ends what depends on it."""
     deleted, _ = SiteMembership.objects.filter(site=site, user=user).delete()
     if deleted:
+        end_graces(user_id=user.pk, because=Kind.MEMBER_REMOVED, by=by, now=now)
         audit.record(
             Kind.MEMBER_REMOVED,
             now=now,
@@ -109,6 +112,7 @@ def add_zone(
     now: dt.datetime,
     hosts_gateway: bool = False,
     parent: Zone | None = None,
+    mfa_grace_minutes: int | None = None,
 ) -> Zone:
     """Add a zone. Raises: InventoryRefusedError."""
     zone = Zone(
@@ -118,6 +122,7 @@ def add_zone(
         sl_t=sl_t,
         hosts_gateway=hosts_gateway,
         parent=parent,
+        mfa_grace_minutes=mfa_grace_minutes,
     )
     _save(zone, new=True)
     audit.record(
@@ -125,7 +130,12 @@ def add_zone(
         now=now,
         actor=by,
         subject=zone.party,
-        data={"site": site.name, "purdue_level": purdue_level, "sl_t": sl_t},
+        data={
+            "site": site.name,
+            "purdue_level": purdue_level,
+            "sl_t": sl_t,
+            "grace_minutes": zone.grace_minutes,
+        },
     )
     return zone
 
@@ -134,14 +144,33 @@ def add_zone(
 def change_zone(
     *, zone_id: uuid.UUID, changes: Mapping[str, object], by: Party, now: dt.datetime
 ) -> Zone:
-    """Change a zone's name, level, SL-T, parent or gateway flag.
+    """Change a zone's name, level, SL-T, parent, gateway flag or MFA grace.
 
+    A security level that leaves no room for a grace takes the zone's own away.
     Raises: InventoryRefusedError, also when a zone would lie inside itself.
     """
     zone = Zone.objects.select_for_update().get(pk=zone_id)
+    level_before = zone.sl_t
     before = _apply(
-        zone, changes, {"name", "purdue_level", "sl_t", "parent", "hosts_gateway"}
+        zone,
+        changes,
+        {
+            "name",
+            "purdue_level",
+            "sl_t",
+            "parent",
+            "hosts_gateway",
+            "mfa_grace_minutes",
+        },
     )
+    grace = zone.mfa_grace_minutes
+    if (
+        level_before < NO_GRACE_FROM_SL_T <= zone.sl_t
+        and "mfa_grace_minutes" not in before
+        and grace
+    ):
+        zone.mfa_grace_minutes = None
+        before["mfa_grace_minutes"] = {"before": grace, "after": None}
     ancestor = zone.parent
     while ancestor is not None:
         if ancestor.pk == zone.pk:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.portal.views import approvals, grants, my_access, requests
+from apps.portal.views import approvals, graces, grants, my_access, requests
 
 urlpatterns = [
     path("", my_access.my_access, name="my-access"),
@@ -19,6 +19,7 @@ urlpatterns = [
         approvals.approval_detail,
         name="approval-detail",
     ),
+    path("graces/end/", graces.end_own, name="graces-end"),
     path("grants/<uuid:grant_id>/finish/", grants.finish_grant, name="grant-finish"),
     path("grants/<uuid:grant_id>/revoke/", grants.revoke_grant, name="grant-revoke"),
 ]

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.portal.views import account, people, signin
+from apps.portal.views import account, graces, people, signin
 
 urlpatterns = [
     path("sign-in/", signin.sign_in, name="sign-in"),
@@ -13,6 +13,11 @@ urlpatterns = [
     path("account/keys/add/", account.add_key, name="key-add"),
     path("account/keys/<uuid:key_id>/remove/", account.remove_key, name="key-remove"),
     path("account/signed-in/end/", account.end_session, name="portal-session-end"),
+    path(
+        "account/signed-in/end-all/",
+        account.sign_out_everywhere,
+        name="sign-out-everywhere",
+    ),
     path("account/password/", account.change_password, name="password"),
     path("account/recovery-codes/", account.recovery_codes, name="recovery-codes"),
     path("people/", people.people, name="people"),
@@ -34,6 +39,11 @@ urlpatterns = [
         "people/<uuid:person_id>/reset-password/",
         people.reset_password,
         name="person-reset-password",
+    ),
+    path(
+        "people/<uuid:person_id>/graces/end/",
+        graces.end_of_person,
+        name="person-graces-end",
     ),
     path("people/<uuid:person_id>/sites/add/", people.add_site, name="person-site-add"),
     path(

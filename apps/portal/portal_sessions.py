@@ -84,6 +84,25 @@ def end_session(
     return False
 
 
+@transaction.atomic
+def end_all_others(
+    user: User, *, this_key: str | None, source_address: str, now: dt.datetime
+) -> int:
+    """End every session of `user` but this one, and their SSH graces; return how many.
+
+    Writes one event, also when there was nothing to end.
+    """
+    ended = 0
+    for row, _kept in _rows_of(user, now=now):
+        if row.session_key != this_key:
+            row.delete()
+            ended += 1
+    accounts.record_signed_out_everywhere(
+        user=user, ended=ended, source_address=source_address, now=now
+    )
+    return ended
+
+
 def _rows_of(
     user: User, *, now: dt.datetime
 ) -> Iterator[tuple[Session, dict[str, dict[str, str]]]]:

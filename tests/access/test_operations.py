@@ -507,3 +507,72 @@ def test_python_and_sql_agree_on_what_is_active(
 def active_grant(db):
     here = factories.plant()
     return factories.grant(here), here.approver
+
+
+def test_a_sign_in_by_grace_opens_only_what_its_zone_allows():
+    """R28: the age of the full sign-in is judged for the asset that is opened."""
+    here = factories.plant()
+    factories.grant(here)
+    inventory.change_zone(
+        zone_id=here.cell.pk, changes={"sl_t": 2}, by=SET_UP, now=clock()
+    )
+
+    def connect(minutes):
+        return authorization.authorize_connection(
+            user=here.engineer,
+            asset_name=here.asset.name,
+            account_name=None,
+            source_address="192.0.2.7",
+            door="ssh",
+            now=clock(),
+            grace_age=dt.timedelta(minutes=minutes),
+        )
+
+    assert isinstance(connect(9), ConnectionPermit)
+    assert connect(10).code == DenialCode.FULL_SIGN_IN_NEEDED
+    inventory.change_zone(
+        zone_id=here.cell.pk, changes={"sl_t": 3}, by=SET_UP, now=clock()
+    )
+    denied = connect(0)
+    assert denied.code == DenialCode.FULL_SIGN_IN_NEEDED
+    assert "one-time code" in authorization.outside_message(denied)
+    assert isinstance(_connect(here.engineer, here.asset.name), ConnectionPermit)
+
+
+def test_the_grace_for_no_asset_is_that_of_the_strictest_zone():
+    """The outer connection of a jump names no asset: it may lead to each of them."""
+    here = factories.plant()
+    inventory.change_zone(
+        zone_id=here.cell.pk,
+        changes={"sl_t": 2, "mfa_grace_minutes": 30},
+        by=SET_UP,
+        now=clock(),
+    )
+
+    def minutes(asset_name=None):
+        return queries.grace_minutes_for(
+            here.engineer, asset_name=asset_name, now=clock()
+        )
+
+    assert (minutes(), minutes(here.asset.name), minutes("unknown")) == (0, 0, 0)
+    grant = factories.grant(here)
+    assert (minutes(), minutes(here.asset.name.upper()), minutes("unknown")) == (
+        30,
+        30,
+        0,
+    )
+    assert minutes(here.unreachable.name) == 0
+    inventory.add_conduit(
+        name="C-lab",
+        from_zone=here.dmz,
+        to_zone=here.bench,
+        services=["shell", "exec"],
+        by=SET_UP,
+        now=clock(),
+    )
+    factories.grant(here, account=here.unreachable_account)
+    assert (minutes(), minutes(here.asset.name)) == (10, 30)
+    assert queries.longest_grace_for(here.engineer, now=clock()) == 30
+    assert operations.finish_grant(grant_id=grant.pk, by=here.engineer, now=clock())
+    assert minutes(here.asset.name) == 0
+    assert queries.longest_grace_for(here.engineer, now=clock()) == 10

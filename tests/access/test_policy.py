@@ -23,9 +23,11 @@ from apps.access.policy import (
     clip_minutes,
     decide_approval,
     decide_connection,
+    decide_freshness,
     decide_minutes,
     decide_path,
     decide_request,
+    grace_minutes,
 )
 
 NOW = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
@@ -182,3 +184,19 @@ def test_only_whole_steps_inside_the_limits_are_granted(minutes):
 def test_no_state_is_missing_from_the_tables():
     assert set(REQUEST_TRANSITIONS) == set(RequestState)
     assert set(GRANT_TRANSITIONS) == set(GrantState)
+
+
+@pytest.mark.parametrize(
+    ("zones", "minutes"),
+    [([], 0), ([10], 10), ([10, 5], 5), ([30, 0, 10], 0)],
+)
+def test_the_strictest_zone_a_sign_in_may_lead_to_decides(zones, minutes):
+    assert grace_minutes(zones) == minutes
+
+
+@given(st.integers(0, 60), st.timedeltas(dt.timedelta(0), dt.timedelta(hours=2)))
+def test_a_full_sign_in_is_fresh_for_less_than_the_zones_minutes(minutes, age):
+    verdict = decide_freshness(age, minutes)
+    assert bool(verdict) == (age < dt.timedelta(minutes=minutes))
+    if isinstance(verdict, Denied):
+        assert verdict.code == DenialCode.FULL_SIGN_IN_NEEDED

@@ -1,5 +1,6 @@
 """Key and then code: every branch of the decision (R4, R11, R12, R24)."""
 
+import datetime as dt
 import json
 import uuid
 
@@ -32,6 +33,8 @@ class Book:
     def __init__(self) -> None:
         self.meanwhile = lambda: None
         self.asked: list[str] = []
+        self.grace_age = None
+        self.graces_asked: list[tuple[str, str]] = []
 
     async def find_key(self, handle, fingerprint):
         self.meanwhile()
@@ -44,6 +47,11 @@ class Book:
         return FactorVerdict(
             accepted=code == f"code-{owner.user.username}", wait_seconds=4
         )
+
+    async def sign_in_by_grace(self, owner, login):
+        self.graces_asked.append((owner.user.username, login.asset))
+        self.meanwhile()
+        return self.grace_age
 
 
 @pytest.fixture
@@ -171,6 +179,62 @@ async def test_the_tries_survive_a_change_of_name(sign_in):
         await sign_in.code_given("ann@pump", ["wrong"])
     await prove_key(sign_in, "bob")
     assert sign_in.exhausted
+
+
+async def test_a_grace_completes_after_the_proved_key(sign_in, book):
+    book.grace_age = dt.timedelta(minutes=3)
+    await prove_key(sign_in)
+    assert await sign_in.try_grace("ann@pump")
+    assert sign_in.stage is Stage.NOTHING
+    assert sign_in.grace_age == dt.timedelta(minutes=3)
+    assert book.graces_asked == [("ann", "pump")]
+
+
+async def test_without_a_grace_the_code_is_asked_for(sign_in, book):
+    await prove_key(sign_in)
+    assert not await sign_in.try_grace("ann@pump")
+    assert sign_in.stage is Stage.CODE
+    assert await sign_in.code_given("ann@pump", ["code-ann"])
+    assert sign_in.grace_age is None
+
+
+async def test_r4_a_grace_counts_only_after_the_proof(sign_in, book):
+    book.grace_age = dt.timedelta(0)
+    assert not await sign_in.try_grace("")
+    sign_in.begin("ann@pump")
+    assert not await sign_in.try_grace("ann@pump")
+    assert await sign_in.key_offered("ann@pump", "k-ann")
+    assert not await sign_in.try_grace("ann@pump")
+    assert book.graces_asked == []
+    assert sign_in.stage is Stage.KEY
+
+
+async def test_r11_a_grace_is_for_one_user_name(sign_in, book):
+    book.grace_age = dt.timedelta(0)
+    await prove_key(sign_in)
+    assert not await sign_in.try_grace("bob@pump")
+    assert not await sign_in.try_grace("ann@other")
+    book.meanwhile = lambda: sign_in.begin("bob@pump")
+    assert not await sign_in.try_grace("ann@pump")
+    assert sign_in.stage is Stage.KEY
+    assert sign_in.grace_age is None
+
+
+async def test_r11_another_name_forgets_the_grace(sign_in, book):
+    book.grace_age = dt.timedelta(0)
+    await prove_key(sign_in)
+    assert await sign_in.try_grace("ann@pump")
+    sign_in.begin("bob@pump")
+    assert sign_in.grace_age is None
+    assert sign_in.stage is Stage.KEY
+
+
+async def test_who_typed_a_wrong_code_needs_a_right_one(sign_in, book):
+    book.grace_age = dt.timedelta(0)
+    await prove_key(sign_in)
+    await sign_in.code_given("ann@pump", ["wrong"])
+    assert not await sign_in.try_grace("ann@pump")
+    assert book.graces_asked == []
 
 
 # Through the running gateway.

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import json
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.accounts.public_keys import PublicKeyRefusedError
+from apps.audit.kinds import Kind
+from apps.audit.models import AuditEvent
 from apps.inventory import operations, queries
 from apps.inventory.addresses import parse_address, refusal
 from apps.inventory.crypto_profiles import LEGACY_SHA1, MODERN, PROFILES
@@ -223,3 +226,66 @@ class TestOperations:
         assert seen == {here.asset, here.unreachable}
         assert elsewhere.asset in queries.assets_visible_to(here.administrator)
         assert elsewhere.asset not in queries.requestable_assets(here.administrator)
+
+
+@pytest.mark.django_db
+@pytest.mark.both_databases
+class TestMfaGrace:
+    """For how long after a full sign-in a zone takes the key alone."""
+
+    @pytest.mark.parametrize(
+        ("sl_t", "own", "minutes"),
+        [
+            (1, None, 10),
+            (2, None, 10),
+            (3, None, 0),
+            (4, None, 0),
+            (1, 0, 0),
+            (2, 45, 45),
+            (3, 0, 0),
+        ],
+    )
+    def test_the_security_level_decides_where_the_zone_does_not(
+        self, sl_t, own, minutes
+    ):
+        assert Zone(sl_t=sl_t, mfa_grace_minutes=own).grace_minutes == minutes
+
+    @pytest.mark.parametrize("sl_t", [3, 4])
+    def test_the_database_keeps_high_levels_free_of_it(self, sl_t):
+        zone = factories.plant().cell
+        with (
+            pytest.raises(
+                IntegrityError, match="no_mfa_grace_from_security_level_three_on"
+            ),
+            transaction.atomic(),
+        ):
+            Zone.objects.filter(pk=zone.pk).update(sl_t=sl_t, mfa_grace_minutes=1)
+
+    def test_the_database_keeps_it_short(self):
+        zone = factories.plant().bench
+        with (
+            pytest.raises(IntegrityError, match="mfa_grace_is_at_most_an_hour"),
+            transaction.atomic(),
+        ):
+            Zone.objects.filter(pk=zone.pk).update(mfa_grace_minutes=61)
+
+    def test_a_raised_level_takes_it_away_and_the_ledger_says_so(self):
+        zone = factories.plant().bench
+
+        def change(**changes):
+            return operations.change_zone(
+                zone_id=zone.pk, changes=changes, by=SET_UP, now=clock()
+            )
+
+        assert change(mfa_grace_minutes=20).grace_minutes == 20
+        assert change(sl_t=2).grace_minutes == 20
+        raised = change(sl_t=3)
+        assert (raised.mfa_grace_minutes, raised.grace_minutes) == (None, 0)
+        event = AuditEvent.objects.filter(kind=Kind.ZONE_CHANGED).latest("seq")
+        assert json.loads(event.data)["mfa_grace_minutes"] == {
+            "before": 20,
+            "after": None,
+        }
+        with pytest.raises(InventoryRefusedError, match="SL-T 3"):
+            change(mfa_grace_minutes=5)
+        assert change(sl_t=1).grace_minutes == 10

@@ -245,6 +245,11 @@ ROUTES = [
         body=lambda scene: {"session": "0" * 24},
     ),
     Route(
+        name="sign-out-everywhere",
+        get=_NO_METHOD,
+        post=only(302, *SIGNED_IN),
+    ),
+    Route(
         name="password",
         get=_READ_BY_ALL,
         post=only(302, *SIGNED_IN),
@@ -308,6 +313,14 @@ ROUTES = [
         target=_person,
     ),
     Route(
+        name="person-graces-end",
+        get=_NO_METHOD,
+        post=_DONE_BY_ADMINISTRATORS,
+        target=_person,
+        # Only what there was to end leaves an event; `test_graces` looks at that.
+        writes=False,
+    ),
+    Route(
         name="person-site-add",
         get=_NO_METHOD,
         post=_DONE_BY_ADMINISTRATORS,
@@ -322,6 +335,12 @@ ROUTES = [
     ),
     # Asking for access, deciding, giving it back.
     Route(name="my-access", get=_READ_BY_ALL, post=_NO_METHOD),
+    Route(
+        name="graces-end",
+        get=_NO_METHOD,
+        post=only(302, *SIGNED_IN),
+        writes=False,
+    ),
     Route(
         name="request-new",
         get=only(200, *ENGINEERS),

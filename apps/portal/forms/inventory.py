@@ -7,6 +7,9 @@ from django.conf import settings
 
 from apps.inventory.crypto_profiles import PROFILES
 from apps.inventory.models import (
+    GRACE_DEFAULT_MINUTES,
+    GRACE_MOST_MINUTES,
+    NO_GRACE_FROM_SL_T,
     Asset,
     AssetKind,
     Conduit,
@@ -187,6 +190,15 @@ class ZoneForm(forms.Form):
         initial=1,
         help_text="Target security level, 1 to 4.",
     )
+    mfa_grace_minutes = forms.IntegerField(
+        label="MFA grace in minutes",
+        required=False,
+        min_value=0,
+        max_value=GRACE_MOST_MINUTES,
+        help_text="So long after a full sign-in over SSH the same key from the same "
+        "address needs no code. 0 asks each time. Empty means "
+        f"{GRACE_DEFAULT_MINUTES}, and never from SL-T {NO_GRACE_FROM_SL_T} on.",
+    )
     hosts_gateway = forms.BooleanField(
         required=False, label="The gateway is in this zone"
     )
@@ -197,7 +209,14 @@ class ZoneForm(forms.Form):
     def __init__(self, *args: object, zone: Zone | None = None, **kwargs: Any) -> None:
         """Offer every site for a new zone; a zone that is there stays at its site."""
         if zone is not None and "initial" not in kwargs:
-            names = ("name", "purdue_level", "sl_t", "hosts_gateway", "parent")
+            names = (
+                "name",
+                "purdue_level",
+                "sl_t",
+                "mfa_grace_minutes",
+                "hosts_gateway",
+                "parent",
+            )
             kwargs["initial"] = {name: getattr(zone, name) for name in names}
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         _choose_from_zones(self, "parent")

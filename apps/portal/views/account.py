@@ -74,6 +74,22 @@ def end_session(request: HttpRequest) -> HttpResponse:
     return redirect("portal:account")
 
 
+@require_POST
+def sign_out_everywhere(request: HttpRequest) -> HttpResponse:
+    portal_sessions.end_all_others(
+        signed_in(request),
+        this_key=request.session.session_key,
+        source_address=source_address(request),
+        now=timezone.now(),
+    )
+    messages.success(
+        request,
+        "You are signed out everywhere else, and SSH asks for the code again. "
+        "Sessions on assets go on: end those under Sessions.",
+    )
+    return redirect("portal:account")
+
+
 @sensitive_post_parameters("current", "new", "again")
 @require_http_methods(["GET", "POST"])
 def change_password(request: HttpRequest) -> HttpResponse:

@@ -15,6 +15,7 @@ from apps.access import queries
 from apps.access.lifecycle import RequestState
 from apps.access.models import AccessRequest, Grant
 from apps.accounts.models import User
+from apps.accounts.queries import graces_of
 from apps.inventory.models import EndMode
 from apps.portal.roles import signed_in
 from apps.portal.ssh_door import ssh_door
@@ -83,6 +84,7 @@ def my_access(request: HttpRequest) -> HttpResponse:
             ],
             "earlier": [_earlier(grant, now=now) for grant in page],
             "page": page,
+            "graces": graces_of(person, now=now),
             "unanswered": _unanswered(person, now=now),
         },
     )

@@ -93,6 +93,7 @@ def person_detail(request: HttpRequest, person_id: uuid.UUID) -> HttpResponse:
             "keys": accounts_queries.keys_of(person),
             "has_factor": accounts_queries.totp_device(person) is not None,
             "recovery_codes_left": accounts_queries.recovery_codes_left(person),
+            "graces": accounts_queries.graces_of(person, now=timezone.now()),
         },
     )
 

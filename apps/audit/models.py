@@ -20,13 +20,18 @@ class Outcome(models.TextChoices):
     FAILURE = "failure"
 
 
+def kind_choices() -> list[tuple[str, str]]:
+    """Return every kind; as a function, so that a new kind needs no migration."""
+    return [(kind.value, kind.value) for kind in Kind]
+
+
 class AuditEvent(models.Model):
     """One thing that happened; see `apps.audit.operations.record`."""
 
     # Gapless and in commit order: `record` takes the next number under a lock.
     seq = models.BigIntegerField(primary_key=True)
     id = models.UUIDField(default=uuid7, unique=True, editable=False)
-    kind = models.CharField(max_length=60, choices=[(k.value, k.value) for k in Kind])
+    kind = models.CharField(max_length=60, choices=kind_choices)
     at = models.DateTimeField()
     actor_id = models.CharField(max_length=64, blank=True)
     actor_label = models.CharField(max_length=150, blank=True)

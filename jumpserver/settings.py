@@ -198,10 +198,10 @@ WATCHDOG_SECONDS = env_int(
 )
 GATEWAY_LOST_SECONDS = env_int(
     "SLUICE_GATEWAY_LOST_SECONDS",
-    default=15,
+    default=4,
     minimum=3,
     maximum=600,
-    explain="A gateway not seen for so long is lost: its sessions are closed as such.",
+    explain="A gateway silent for so long is lost: its sessions are closed as such.",
 )
 DATABASE_GRACE_SECONDS = env_int(
     "SLUICE_DATABASE_GRACE_SECONDS",

@@ -22,6 +22,7 @@ from django.conf import settings
 from django.db import connection
 
 from apps.gateway.limits import LoginLimits
+from apps.gateway.lost_gateways import LostGateways
 from apps.gateway.service import GatewayService, GatewaySettings
 from apps.gateway.upstream import UpstreamSettings
 from apps.gateway.watchdog import WatchdogSettings
@@ -109,6 +110,7 @@ def gateway_settings() -> GatewaySettings:
             check_seconds=float(settings.WATCHDOG_SECONDS),
             blind_seconds=float(settings.DATABASE_GRACE_SECONDS),
         ),
+        lost_seconds=float(settings.GATEWAY_LOST_SECONDS),
     )
 
 
@@ -166,6 +168,8 @@ class Supervisor:
             await self._start_portal()
         if self.roles & {Role.GATEWAY, Role.PORTAL}:
             self._keep_running("wake-ups", hear_other_processes)
+        if Role.GATEWAY not in self.roles:
+            self._look_for_lost_gateways()
         celery_roles = self.roles & {Role.WORKER, Role.BEAT}
         if celery_roles:
             threads = CeleryThreads(
@@ -183,6 +187,12 @@ class Supervisor:
         self._tasks.append(
             asyncio.create_task(self._stop_with(gateway), name="gateway")
         )
+
+    def _look_for_lost_gateways(self) -> None:
+        """Do what a gateway does by itself: somebody must notice the last one's end."""
+        lost = LostGateways(float(settings.GATEWAY_LOST_SECONDS))
+        self._undo.append(lost.close)
+        self._keep_running("lost gateways", lost.run)
 
     async def _stop_with(self, gateway: GatewayService) -> None:
         """Stop the whole process when the gateway has ended by itself: fail closed."""

@@ -19,6 +19,7 @@ from apps.gateway.engineer_connection import EngineerConnection
 from apps.gateway.fastpath_self_test import self_test
 from apps.gateway.limits import LoginGate, LoginLimits
 from apps.gateway.live import Core
+from apps.gateway.lost_gateways import RECOVERY_SECONDS, LostGateways
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.server import Door, Engineer
 from apps.gateway.terminal_link import TerminalLink
@@ -42,9 +43,6 @@ BACKLOG: Final = 1000
 KEEPALIVE_SECONDS: Final = 30
 KEEPALIVE_COUNT: Final = 4
 
-RECOVERY_SECONDS: Final = 1.5
-"""After the start: recordings count as left behind a second after their session."""
-
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
@@ -59,6 +57,8 @@ class GatewaySettings:
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     watchdog: WatchdogSettings = field(default_factory=WatchdogSettings)
     stop_seconds: float = 5.0
+    lost_seconds: float = 4.0
+    """Silence after which another gateway is given up."""
     withdraws: bool = True
     """Kill credentials at the end of each session; False leaves it to the worker."""
 
@@ -79,6 +79,7 @@ class GatewayService:
         self._link: TerminalLink | None = None
         self._watchdog: Watchdog | None = None
         self._withdrawals: Withdrawals | None = None
+        self._lost_gateways: LostGateways | None = None
         self._core: Core | None = None
         self._door: Door | None = None
         self.finished = asyncio.Event()
@@ -147,6 +148,8 @@ class GatewayService:
         if settings.withdraws:
             self._withdrawals = Withdrawals(settings.name)
             self._supervise(self._withdrawals.run, "withdrawals")
+        self._lost_gateways = LostGateways(settings.lost_seconds, own=node.pk)
+        self._supervise(self._lost_gateways.run, "lost gateways")
         self._services.spawn(self._recover_recordings(), "recover recordings")
         self._link = TerminalLink(self._core, link_path)
         await self._link.start()
@@ -234,8 +237,9 @@ class GatewayService:
         await asyncio.to_thread(self._stop_recorder_thread)
         # `stop` may itself be one of them: a gateway that was given up stops itself.
         await self._services.cancel()
-        if self._withdrawals is not None:
-            await self._withdrawals.close()
+        for part in (self._withdrawals, self._lost_gateways, self._watchdog):
+            if part is not None:
+                await part.close()
         await self._say_stopped()
         await self._blocking.close()
         if self._server is not None:

@@ -20,6 +20,7 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from apps.audit import wakeup
+from apps.gateway.blocking import Blocking
 from apps.gateway.live import Core
 from apps.sessions import operations as sessions
 from apps.sessions import queries
@@ -27,6 +28,7 @@ from apps.sessions.lifecycle import EndReason
 
 logger = logging.getLogger(__name__)
 
+_WORKERS: Final = 2
 _TOPICS: Final = (
     "access.grant.",
     "accounts.person.",
@@ -47,6 +49,8 @@ class WatchdogSettings:
     heartbeat_seconds: float = 1.0
     blind_seconds: float = 900.0
     """How long sessions may run while the decision cannot be made again."""
+    answer_seconds: float = 10.0
+    """A database that is silent for so long is away: a look has failed then."""
 
 
 class Watchdog:
@@ -64,6 +68,8 @@ class Watchdog:
         self._on_given_up = on_given_up
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        # Threads of its own: log-ins that wait for the database hold up neither.
+        self._blocking = Blocking(_WORKERS)
         self._lock = asyncio.Lock()
         self._checks_begun = 0
         self._checks_done = 0
@@ -94,12 +100,13 @@ class Watchdog:
         """Say that the gateway lives until cancelled or given up for lost."""
         while True:
             try:
-                known = await self._core.blocking.run(
-                    sessions.heartbeat,
-                    gateway_id=self._core.gateway_id,
-                    now=timezone.now(),
-                )
-            except DatabaseError:
+                async with asyncio.timeout(self._settings.answer_seconds):
+                    known = await self._blocking.run(
+                        sessions.heartbeat,
+                        gateway_id=self._core.gateway_id,
+                        now=timezone.now(),
+                    )
+            except (DatabaseError, TimeoutError):
                 logger.exception("the gateway's heartbeat could not be written")
             else:
                 if not known:
@@ -107,6 +114,10 @@ class Watchdog:
                     self._on_given_up()
                     return
             await asyncio.sleep(self._settings.heartbeat_seconds)
+
+    async def close(self) -> None:
+        """End the threads."""
+        await self._blocking.close()
 
     async def check(self) -> None:
         """Return after a check that began no earlier than this call.
@@ -128,10 +139,11 @@ class Watchdog:
             return
         now = timezone.now()
         try:
-            verdicts, controls = await self._core.blocking.run(
-                _ask, gateway_id=self._core.gateway_id, now=now
-            )
-        except DatabaseError:
+            async with asyncio.timeout(self._settings.answer_seconds):
+                verdicts, controls = await self._blocking.run(
+                    _ask, gateway_id=self._core.gateway_id, now=now
+                )
+        except (DatabaseError, TimeoutError):
             logger.exception("the decision on live sessions could not be made again")
             self._end_the_unwatched()
             return

@@ -93,24 +93,23 @@ def stop_gateway(*, gateway_id: uuid.UUID, now: dt.datetime) -> bool:
     return True
 
 
-def close_lost_gateways(*, now: dt.datetime, lost_after: dt.timedelta) -> int:
-    """Give up the gateways not seen for `lost_after` and close their sessions."""
-    lost = 0
-    for gateway_id in list(
-        GatewayNode.objects.filter(
-            stopped_at=None, seen_at__lte=now - lost_after
-        ).values_list("pk", flat=True)
-    ):
-        with transaction.atomic():
-            gateway = (
-                GatewayNode.objects.select_for_update()
-                .filter(pk=gateway_id, stopped_at=None, seen_at__lte=now - lost_after)
-                .first()
-            )
-            if gateway is not None:
-                _lose_gateway(gateway, now=now)
-                lost += 1
-    return lost
+@transaction.atomic
+def give_up_gateway(
+    *, gateway_id: uuid.UUID, seen_at: dt.datetime, now: dt.datetime
+) -> bool:
+    """Give a silent gateway up and close its sessions; `seen_at` is its last heartbeat.
+
+    False when it has been heard since, has stopped, or was given up by another.
+    """
+    gateway = (
+        GatewayNode.objects.select_for_update()
+        .filter(pk=gateway_id, stopped_at=None, seen_at=seen_at)
+        .first()
+    )
+    if gateway is None:
+        return False
+    _lose_gateway(gateway, now=now)
+    return True
 
 
 def _lose_gateway(gateway: GatewayNode, *, now: dt.datetime) -> None:

@@ -15,6 +15,9 @@ from apps.sessions.lifecycle import EndReason, SessionState
 from apps.sessions.models import GatewayNode, Session, SessionMessage
 from apps.vault.models import Lease, LeaseState
 
+# A gateway that is only started again withdraws its own: it reaches the assets.
+_ADOPTED_AFTER = dt.timedelta(seconds=5)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionVerdict:
@@ -223,6 +226,11 @@ def _control(session: Session) -> SessionControl:
     )
 
 
+def heartbeats() -> dict[uuid.UUID, dt.datetime]:
+    """Return when each running gateway said last that it lives, by its own clock."""
+    return dict(running_gateways().values_list("pk", "seen_at"))
+
+
 def running_gateways() -> QuerySet[GatewayNode]:
     """Return the gateways that have not stopped or been lost."""
     return GatewayNode.objects.filter(stopped_at=None)
@@ -234,11 +242,14 @@ def leases_to_withdraw(
     """Return the ended leases of this gateway's sessions that are due, and when the
     next one is.
 
-    Also those of earlier processes of the same name.
+    Also those of earlier processes of the same name, and those of gateways that have
+    been gone for a while: any gateway may withdraw for them.
     """
+    running = running_gateways().filter(name=OuterRef("session__gateway__name"))
+    gone = Q(session__gateway__stopped_at__lte=now - _ADOPTED_AFTER) & ~Exists(running)
     waiting = (
         Lease.objects.filter(
-            session__gateway__name=gateway_name,
+            Q(session__gateway__name=gateway_name) | gone,
             state__in=[LeaseState.WITHDRAWING, LeaseState.OPEN],
         )
         .order_by(F("try_again_at").asc(nulls_first=True), "id")

@@ -103,8 +103,9 @@ class Broker:
 class Production:
     """The processes, and everybody's clients."""
 
-    def __init__(self, home: Path, database_url: str, broker: Broker) -> None:
-        self.home, self.broker = home, broker
+    def __init__(self, home: Path, database: postgresql.Server, broker: Broker) -> None:
+        self.home, self.broker, self.database = home, broker, database
+        database_url = database.url
         self.data = home / "data"
         self.data.mkdir(mode=0o700)
         self._clients = home / "clients"
@@ -167,11 +168,35 @@ class Production:
         for role in missing:
             self._wait_ready(role)
 
-    def _start(self, role: str) -> None:
-        ready = self.home / f"{role}.json"
+    def start(self, role: str) -> None:
+        """Start one role and wait until it answers."""
+        self._start(role)
+        self._wait_ready(role)
+
+    def start_gateway(self, name: str, **settings: str) -> None:
+        """Start one more gateway; it shares the recordings with the others.
+
+        What `facts` holds afterwards are its addresses, so clients made from then on
+        come to this one.
+        """
+        data = self.home / name
+        data.mkdir(mode=0o700, exist_ok=True)
+        self._start(
+            name,
+            "gateway",
+            SLUICE_GATEWAY_NAME=name,
+            SLUICE_DATA_DIR=str(data),
+            SLUICE_RECORDINGS_DIR=str(self.data / "recordings"),
+            SLUICE_SSH_PORT="0",
+            **settings,
+        )
+        self._wait_ready(name)
+
+    def _start(self, name: str, role: str = "", **settings: str) -> None:
+        ready = self.home / f"{name}.json"
         ready.unlink(missing_ok=True)
-        self._spawn(role, [str(ROOT / "manage.py"), "run", "--roles", role,
-                           "--ready-file", str(ready)])  # fmt: skip
+        self._spawn(name, [str(ROOT / "manage.py"), "run", "--roles", role or name,
+                           "--ready-file", str(ready)], **settings)  # fmt: skip
 
     def _wait_ready(self, role: str) -> None:
         ready, process_ = self.home / f"{role}.json", self._running[role]
@@ -201,6 +226,18 @@ class Production:
         running.kill()
         running.wait()
 
+    def pause(self, role: str) -> None:
+        """Suspend a process as a hypervisor would; `resume` lets it go on."""
+        self._running[role].send_signal(signal.SIGSTOP)
+
+    def resume(self, role: str) -> None:
+        """Let a suspended process go on."""
+        self._running[role].send_signal(signal.SIGCONT)
+
+    def wait_for_exit(self, role: str) -> int:
+        """Return the exit status of a process that ends by itself."""
+        return self._running.pop(role).wait(_STOP_SECONDS)
+
     def is_running(self, role: str) -> bool:
         """Say whether this role's process is alive."""
         running = self._running.get(role)
@@ -225,11 +262,11 @@ class Production:
             with contextlib.suppress(AssertionError):
                 self.stop(role)
 
-    def _spawn(self, name: str, arguments: list[str]) -> None:
+    def _spawn(self, name: str, arguments: list[str], **settings: str) -> None:
         with (self.home / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 process.as_user([sys.executable, *arguments]),
-                env=self.environment,
+                env=self.environment | settings,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -278,8 +315,8 @@ def production() -> Iterator[Production]:
     home = Path(tempfile.mkdtemp(prefix="sl-"))
     broker = Broker(home)
     try:
-        with postgresql.cluster() as url:
-            here = Production(home, url, broker)
+        with postgresql.server() as database:
+            here = Production(home, database, broker)
             try:
                 broker.start()
                 here.start_plant()

@@ -33,49 +33,77 @@ def binaries() -> Path | None:
     return Path(initdb).resolve().parent if initdb else None
 
 
-@contextmanager
-def cluster() -> Iterator[str]:
-    """Run an empty cluster and yield its `DATABASE_URL`.
+class Server:
+    """A cluster that can be away for a while; it keeps its address and what it holds.
 
     It listens on a Unix socket in a private folder and on no port. As root it runs as
-    the `postgres` account, because the server refuses root. Raises RuntimeError when
-    no server is installed.
+    the `postgres` account, because the server refuses root.
     """
-    folder = binaries()
-    if folder is None:
-        raise RuntimeError(MISSING)
-    user = "postgres" if os.geteuid() == 0 else None
-    home = Path(tempfile.mkdtemp(prefix="sluice-pg-"))
-    try:
-        if user is not None:
-            shutil.chown(home, user, user)
-        _initialise(folder, home, user)
-        server = process.start(
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self._folder, self._home = folder, home
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self._running: subprocess.Popen[bytes] | None = None
+        self.url = f"postgresql://{_DATABASE}@/{_DATABASE}?host={quote(str(home))}"
+
+    def create(self) -> None:
+        """Make the cluster and its one database, and leave it running."""
+        if self._user is not None:
+            shutil.chown(self._home, self._user, self._user)
+        _initialise(self._folder, self._home, self._user)
+        self.start()
+        subprocess.run(
+            [self._folder / "createdb", "-h", self._home, "-U", _DATABASE, _DATABASE],
+            check=True,
+            cwd="/",
+        )
+
+    def start(self) -> None:
+        """Start it; returns when it answers."""
+        self._running = process.start(
             process.as_user(
                 [
-                    *(str(folder / "postgres"), "-D", str(home / "data")),
+                    *(str(self._folder / "postgres"), "-D", str(self._home / "data")),
                     *("-c", "listen_addresses="),
-                    *("-c", f"unix_socket_directories={home}"),
+                    *("-c", f"unix_socket_directories={self._home}"),
                     # Nothing here has to survive a power cut.
                     *("-c", "fsync=off", "-c", "synchronous_commit=off"),
                     *("-c", "full_page_writes=off", "-c", "max_connections=200"),
                 ],
-                user,
+                self._user,
             ),
-            log=home / "log",
-            answers=lambda: _answers(folder, home),
+            log=self._home / "log",
+            answers=lambda: _answers(self._folder, self._home),
         )
-        try:
-            subprocess.run(
-                [folder / "createdb", "-h", home, "-U", _DATABASE, _DATABASE],
-                check=True,
-                cwd="/",
-            )
-            yield f"postgresql://{_DATABASE}@/{_DATABASE}?host={quote(str(home))}"
-        finally:
-            process.stop(server)
+
+    def stop(self) -> None:
+        """End it as an administrator would; whoever is connected is cut off."""
+        if self._running is not None:
+            process.stop(self._running)
+            self._running = None
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """Run an empty cluster. Raises RuntimeError when no server is installed."""
+    folder = binaries()
+    if folder is None:
+        raise RuntimeError(MISSING)
+    home = Path(tempfile.mkdtemp(prefix="sluice-pg-"))
+    running = Server(folder, home)
+    try:
+        running.create()
+        yield running
     finally:
+        running.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """Run an empty cluster and yield its `DATABASE_URL`; raises as `server` does."""
+    with server() as running:
+        yield running.url
 
 
 def _initialise(folder: Path, home: Path, user: str | None) -> None:

@@ -292,17 +292,72 @@ def test_a_new_gateway_of_the_same_name_closes_what_the_lost_one_left():
     assert AuditEvent.objects.filter(kind=Kind.GATEWAY_LOST).count() == 1
 
 
-def test_a_gateway_that_is_not_seen_is_lost():
+def test_a_silent_gateway_is_given_up_once():
     here, now = factories.plant(), clock()
     gateway = _gateway(now=now)
     session = _open(here, gateway)
-    lost_after = dt.timedelta(seconds=15)
-    assert operations.close_lost_gateways(now=now, lost_after=lost_after) == 0
-    later = now + lost_after
-    assert operations.close_lost_gateways(now=later, lost_after=lost_after) == 1
-    assert not operations.heartbeat(gateway_id=gateway.pk, now=later)
+    beat = now + dt.timedelta(seconds=1)
+    assert operations.heartbeat(gateway_id=gateway.pk, now=beat)
+    given = {"gateway_id": gateway.pk, "now": beat}
+    assert not operations.give_up_gateway(seen_at=now, **given), "heard since"
+    assert operations.give_up_gateway(seen_at=beat, **given)
+    assert not operations.give_up_gateway(seen_at=beat, **given)
+    assert not operations.heartbeat(gateway_id=gateway.pk, now=beat)
+    assert queries.heartbeats() == {}
     session.refresh_from_db()
     assert session.end_reason == EndReason.GATEWAY_LOST
+    assert AuditEvent.objects.filter(kind=Kind.GATEWAY_LOST).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_heartbeat_and_giving_up_cannot_both_win():
+    """Whichever comes first: a gateway that was given up is told so."""
+    for _ in range(10):
+        now = clock()
+        gateway = _gateway(now=now)
+        barrier, told = threading.Barrier(2), {}
+
+        def beat(gateway=gateway, now=now, barrier=barrier, told=told):
+            barrier.wait()
+            later = now + dt.timedelta(seconds=1)
+            told["lives"] = operations.heartbeat(gateway_id=gateway.pk, now=later)
+            connections.close_all()
+
+        def give_up(gateway=gateway, now=now, barrier=barrier, told=told):
+            barrier.wait()
+            told["lost"] = operations.give_up_gateway(
+                gateway_id=gateway.pk, seen_at=now, now=now
+            )
+            connections.close_all()
+
+        threads = [threading.Thread(target=each) for each in (beat, give_up)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert told["lives"] is not told["lost"]
+
+
+def test_who_is_gone_leaves_the_leases_to_the_others():
+    here = factories.plant()
+    account = _password_account(here)
+    mine, gone = _gateway("gateway-1"), _gateway("gateway-2")
+    session = _open(here, gone, factories.grant(here, account=account))
+    operations.lease_for_session(session_id=session.pk, now=clock())
+    seen_at = queries.heartbeats()[gone.pk]
+
+    def due(name, seconds=60):
+        later = clock() + dt.timedelta(seconds=seconds)
+        return queries.leases_to_withdraw(gateway_name=name, now=later)[0]
+
+    assert due(mine.name) == [], "the session is live"
+    assert operations.give_up_gateway(gateway_id=gone.pk, seen_at=seen_at, now=clock())
+    session.refresh_from_db()
+    assert session.lease.state == LeaseState.WITHDRAWING
+    assert due(mine.name, seconds=0) == [], "it may only be starting again"
+    assert due(mine.name) == due(gone.name) == [session.lease_id]
+    _gateway("gateway-2")
+    assert due(mine.name) == [], "it is back and does it itself"
 
 
 def test_a_stopped_gateway_stops_once():

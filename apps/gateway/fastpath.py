@@ -266,23 +266,24 @@ class _ConnectionBase(SSHConnection):
         None while keys are exchanged or due, before authentication, with compression
         and with every cipher other than AES-GCM.
         """
-        if not (
-            self.fast
-            and self._kex_complete
+        encryption = self._send_encryption
+        if type(encryption) is not FastGCM:
+            # `send_packet` makes it one.
+            return None
+        if (
+            self._kex_complete
             and self._auth_complete
             and self._compressor is None
             and self._rekey_bytes_sent < self._rekey_bytes
+            and not (self._rekey_seconds and time.monotonic() >= self._rekey_time)
         ):
-            return None
-        if self._rekey_seconds and time.monotonic() >= self._rekey_time:
-            return None
-        self._cache_send_cipher()
-        encryption = self._send_encryption
-        return encryption if type(encryption) is FastGCM else None
+            return encryption
+        return None
 
     def send_one(self, wire: bytes) -> None:
         """Write one sealed packet and account for it."""
-        self._send(wire)
+        if self._transport is not None:
+            self._transport.write(wire)
         self._send_seq = (self._send_seq + 1) & _SEQ_MASK
         self._rekey_bytes_sent += len(wire)
 
@@ -313,13 +314,15 @@ class _ConnectionBase(SSHConnection):
         """
         received = SCRATCH.received
         held = len(self._inpbuf)
+        if not held:
+            self._held_before = 0
+            return received
         if held > RECEIVE_BYTES // 2 or self._receive_cipher_for_batch() is None:
-            held = 0
+            self._held_before = 0
+            return received
         self._held_before = held
-        if held:
-            received[:held] = self._inpbuf
-            return received[held:]
-        return received
+        received[:held] = self._inpbuf
+        return received[held:]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` that were put where `get_buffer` said."""
@@ -327,14 +330,15 @@ class _ConnectionBase(SSHConnection):
             self._acknowledge()
         held = self._held_before
         received = SCRATCH.received[: held + nbytes]
-        self._reset_keepalive_timer()
+        self._heard_at = self._loop.time()
         if self._inpbuf and not held:
             self._inpbuf += bytes(received)
             self._take_input()
         else:
             self._inpbuf = b""
             self._take(received)
-        self._hold_or_release_input()
+        if self._inpbuf or self._input_held:
+            self._hold_or_release_input()
 
     def _recv_data(self) -> None:
         if self.fast:
@@ -393,11 +397,12 @@ class _ConnectionBase(SSHConnection):
 
     def _receive_cipher_for_batch(self) -> FastGCM | None:
         encryption = self._recv_encryption
-        if type(encryption) is GCMEncryption:
+        if type(encryption) is not FastGCM:
+            if type(encryption) is not GCMEncryption:
+                return None
             encryption = self._recv_encryption = FastGCM(encryption)
         if (
-            type(encryption) is FastGCM
-            and self._auth_complete
+            self._auth_complete
             and self._decompressor is None
             and self._recv_handler == self._recv_pkthdr
         ):
@@ -413,7 +418,7 @@ class _ConnectionBase(SSHConnection):
         and state in one place; the caller then looks anew. None: what is left is
         incomplete and in `_inpbuf`.
         """
-        size, position, recipient, total = len(view), 0, -1, 0
+        size, position, recipient = len(view), 0, -1
         parts: list[memoryview] = []
         while size - position >= 4:
             header = view[position : position + 4]
@@ -429,15 +434,18 @@ class _ConnectionBase(SSHConnection):
                 raise MACError("MAC verification failed") from None
             count, channel = _channel_data(plain)
             if parts and (count < 0 or channel != recipient):
-                self._deliver_batch(recipient, total, parts)
-                total, parts = 0, []
+                self._deliver(recipient, b"".join(parts), len(parts))
+                parts = []
                 if self._transport is None:
                     return None
             if count >= 0:
                 cipher.advance()
+                if end == size and not parts:
+                    # A key typed, a line of output: nothing else has come.
+                    self._deliver(channel, plain[10 : 10 + count], 1)
+                    return None
                 recipient = channel
                 parts.append(memoryview(plain)[10 : 10 + count])
-                total += count
             elif self._took_adjustment(plain):
                 cipher.advance()
             else:
@@ -445,7 +453,7 @@ class _ConnectionBase(SSHConnection):
                 return self._leave_to_stock(cipher, plain, rest, end - position)
             position = end
         if parts:
-            self._deliver_batch(recipient, total, parts)
+            self._deliver(recipient, b"".join(parts), len(parts))
         if position < size:
             self._inpbuf = bytes(view[position:])
         return None
@@ -463,19 +471,17 @@ class _ConnectionBase(SSHConnection):
         self._inpbuf += bytes(view[end:])
         return None
 
-    def _deliver_batch(
-        self, recipient: int, total: int, parts: list[memoryview]
-    ) -> None:
-        self._recv_seq = (self._recv_seq + len(parts)) & _SEQ_MASK
+    def _deliver(self, recipient: int, data: bytes, packets: int) -> None:
+        self._recv_seq = (self._recv_seq + packets) & _SEQ_MASK
         self._auth_final = True
         channel = self._channels.get(recipient)
         if channel is None:
             raise ProtocolError(f"Invalid channel number {recipient} received")
         if channel._recv_state != "open":
             raise ProtocolError("Channel not open for sending")
-        if total > channel._recv_window:
+        if len(data) > channel._recv_window:
             raise ProtocolError("Window exceeded")
-        channel._accept_data(bytes(parts[0]) if len(parts) == 1 else b"".join(parts))
+        channel._accept_data(data)
 
     def _took_adjustment(self, plain: bytes) -> bool:
         """Handle a well-formed CHANNEL_WINDOW_ADJUST, which comes every 100 KB.
@@ -554,6 +560,16 @@ class _ChannelBase(SSHChannel[bytes]):
             self._uncredited = 0
         if self._session is not None:
             self._session.data_received(data, datatype)
+
+    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
+        """Take data: deliver it at once unless reading is paused."""
+        if not data or self._send_state in {"close_pending", "closed"}:
+            return
+        self._recv_window -= len(data)
+        if self._recv_paused:
+            self._recv_buf.append((data, datatype))
+        else:
+            self._deliver_data(data, datatype)
 
     def process_connection_close(self, exc: Exception | None) -> None:
         """Deliver what was held back before the channel goes with its connection.

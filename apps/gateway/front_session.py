@@ -64,7 +64,9 @@ class FrontSession(asyncssh.SSHServerSession[bytes]):
         return self._start("exec", command.encode("utf-8", "surrogateescape"))
 
     def subsystem_requested(self, subsystem: str) -> bool:
-        """Refuse: no subsystem can be controlled yet."""
+        """Start SFTP; no other subsystem can be controlled."""
+        if subsystem == "sftp":
+            return self._start("sftp", None)
         name = subsystem[:60] if subsystem.isprintable() else "unknown"
         self._engineer.spawn(
             self._refuse(f"subsystem {name}", f"{name} is not available here"),

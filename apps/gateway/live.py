@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import asyncssh
 from django.utils import timezone
@@ -41,7 +41,11 @@ from apps.gateway.session_context import (
     OpenRecording,
 )
 from apps.gateway.settling import settle_recording, settle_session
+from apps.gateway.sftp_policy import SftpPolicy, Usage
+from apps.gateway.sftp_relay import SftpRelay
 from apps.gateway.upstream import Upstream, UpstreamSettings
+from apps.inventory.file_rules import NO_RULES
+from apps.recordings.manifest import FileNote
 from apps.recordings.output import RecordingFailedError
 from apps.recordings.writer import Recorder, RecorderThread
 from apps.sessions import operations as sessions
@@ -119,6 +123,7 @@ class LiveSession:
         self._noting = asyncio.Lock()
         self.control = LiveControl(self)
         self._papers: set[asyncio.Task[bool]] = set()
+        self._usage = Usage()
 
     @property
     def recorder(self) -> Recorder:
@@ -212,7 +217,8 @@ class LiveSession:
     def _check_may_open(self, request: ChannelRequest) -> None:
         if self.state is not SessionState.ACTIVE:
             raise ChannelRefusedError(f"the session is {self.state.value}")
-        if request.service not in self.permit.services:
+        transfer = request.kind == "sftp" and self.permit.may_transfer
+        if not transfer and request.service not in self.permit.services:
             raise ChannelRefusedError(
                 f"the grant does not include {request.service_text}"
             )
@@ -252,15 +258,7 @@ class LiveSession:
             command=request.command_text,
             now=timezone.now(),
         )
-        kind_of_relay = ForwardRelay if isinstance(request, ForwardRequest) else Relay
-        relay = kind_of_relay(
-            number=number,
-            request=request,
-            front=front,
-            recorder=self.recorder,
-            on_end=self._channel_ended,
-            on_failure=self._recording_failed,
-        )
+        relay = self._make_relay(number, request, front)
         if not self.is_active():
             relay.abandon()
             raise ChannelRefusedError(f"the session is {self.state.value}")
@@ -281,6 +279,30 @@ class LiveSession:
         if not self.is_active():
             relay.freeze()
         return relay
+
+    def _make_relay(
+        self, number: int, request: ChannelRequest, front: FrontChannel
+    ) -> Relay:
+        options: dict[str, Any] = {
+            "number": number,
+            "request": request,
+            "front": front,
+            "recorder": self.recorder,
+            "on_end": self._channel_ended,
+            "on_failure": self._recording_failed,
+        }
+        if request.kind == "sftp":
+            return SftpRelay(
+                policy=SftpPolicy(self.permit.services, NO_RULES, self._usage),
+                on_file=self._file_noted,
+                **options,
+            )
+        if isinstance(request, ForwardRequest):
+            return ForwardRelay(**options)
+        return Relay(**options)
+
+    def _file_noted(self, relay: Relay, note: FileNote) -> None:
+        """Take an entry of the manifest."""
 
     def _channel_ended(self, relay: Relay, result: ChannelResult) -> None:
         self.relays.pop(relay.number, None)

@@ -91,7 +91,7 @@ class ChannelRequest:
     """What the engineer asked a channel to be."""
 
     kind: str
-    """`shell`, `exec` or `forward`."""
+    """`shell`, `exec`, `sftp` or `forward`."""
     command: bytes | None = None
     terminal: Terminal | None = None
     environment: dict[bytes, bytes] = field(default_factory=dict)
@@ -111,6 +111,11 @@ class ChannelRequest:
         """Return what the channel's row says of it."""
         return (self.command or b"").decode("utf-8", "replace")
 
+    @property
+    def subsystem(self) -> str | None:
+        """Return the subsystem to ask the asset for."""
+        return "sftp" if self.kind == "sftp" else None
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelResult:
@@ -129,6 +134,8 @@ class Hold(enum.Flag):
     RECORDER = enum.auto()
     FROZEN = enum.auto()
     OPENING = enum.auto()
+    INSPECTION = enum.auto()
+    SLOW_CLIENT = enum.auto()
 
 
 _NO_HOLD: Final = Hold(0)
@@ -221,7 +228,7 @@ class Relay:
             lambda: _BackSession(self),
             # asyncssh sends either type; bytes keep what is not UTF-8.
             command=command,  # type: ignore[arg-type]
-            subsystem=None,
+            subsystem=request.subsystem,
             env=request.environment,
             request_pty=terminal is not None,
             term_type=terminal.term if terminal else None,

@@ -1,8 +1,9 @@
 """The engineer's side: SSH messages in, questions to authentication and sessions out.
 
 Every channel kind but `session` and `direct-tcpip` is refused with one clear line,
-whatever the grant says, and so is every subsystem. There is no shell, file or forward
-of the gateway's own (R25): nothing here starts a process, opens a path or dials.
+whatever the grant says, and so is every subsystem but `sftp`. There is no shell, file
+or forward of the gateway's own (R25): nothing here starts a process, opens a path or
+dials.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ async def test_listening_for_others_is_refused(client):
             ["-W", "127.0.0.1:22"],
             b"does not include a forward to 127.0.0.1:22",
         ),
-        (["-s", "sftp"], b"Sluice: sftp is not available here"),
+        (["-s", "sftp"], b"Sluice: the grant does not include sftp"),
         (["-s", "no-such-subsystem"], b"Sluice: no-such-subsystem is not available"),
     ],
 )
@@ -119,7 +119,7 @@ async def test_r25_sftp_and_scp_get_nothing(client):
         out, err = await asyncio.wait_for(process.communicate(b"get /etc/passwd\n"), 20)
         assert process.returncode != 0
         assert b"root:" not in out + err
-        assert b"sftp is not available here" in err
+        assert b"the grant does not include sftp" in err
     assert not (client.directory / "loot").exists()
 
 

@@ -1,0 +1,373 @@
+"""What an SFTP channel has open and under way, and what its answers mean for files."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from apps.gateway.sftp_frames import (
+    AttributeFlag,
+    FrameError,
+    FrameType,
+    OpenFlag,
+    Request,
+    Status,
+    parse_attributes,
+    parse_handle,
+    parse_status,
+)
+from apps.gateway.sftp_policy import Denial, SftpPolicy, opens_for_writing
+from apps.gateway.transfers import Reorder, Transfer
+from apps.recordings.manifest import FileAction, FileNote, FileResult, text_of
+
+HANDLES: Final = 256
+"""Handles that may be open at the same time in one channel."""
+
+REMEMBERED: Final = 1024
+"""Paths remembered as one's own, and sizes of files that were looked at."""
+
+_STATUS_TEXT: Final = {
+    Status.EOF: "end of file",
+    Status.NO_SUCH_FILE: "no such file",
+    Status.PERMISSION_DENIED: "the asset denied it",
+    Status.OP_UNSUPPORTED: "the asset cannot do that",
+}
+
+_ACTIONS: Final[dict[int, FileAction]] = {
+    FrameType.REMOVE: FileAction.REMOVE,
+    FrameType.RMDIR: FileAction.REMOVE,
+    FrameType.RENAME: FileAction.RENAME,
+    FrameType.MKDIR: FileAction.MAKE_FOLDER,
+    FrameType.SETSTAT: FileAction.CHANGE,
+    FrameType.FSETSTAT: FileAction.CHANGE,
+    FrameType.SYMLINK: FileAction.LINK,
+}
+_EXTENSION_ACTIONS: Final[dict[bytes, FileAction]] = {
+    b"posix-rename@openssh.com": FileAction.RENAME,
+    b"hardlink@openssh.com": FileAction.LINK,
+    b"lsetstat@openssh.com": FileAction.CHANGE,
+}
+
+
+class OpenFile:
+    """A handle of the asset."""
+
+    __slots__ = ("append", "download", "folder", "path", "upload")
+
+    def __init__(self, path: bytes, *, folder: bool = False) -> None:
+        self.path = path
+        self.folder = folder
+        self.append = False
+        self.download: Transfer | None = None
+        self.upload: Transfer | None = None
+
+
+class Pending:
+    """A request without an answer, in its place among the others."""
+
+    __slots__ = (
+        "answered",
+        "file",
+        "id",
+        "length",
+        "offset",
+        "own",
+        "reply",
+        "request",
+    )
+
+    def __init__(self, number: int, request: Request | None) -> None:
+        self.id = number
+        self.request = request
+        """None for a WRITE."""
+        self.file: OpenFile | None = None
+        self.own = False
+        self.offset = 0
+        self.length = 0
+        self.answered = False
+        self.reply: bytes | None = None
+        """What the gateway answers by itself, once it is its turn."""
+
+    @property
+    def kind(self) -> int:
+        """Return the type of the request."""
+        return FrameType.WRITE if self.request is None else self.request.type
+
+
+class Bookkeeping:
+    """Handles, transfers, and the entries of the manifest they lead to."""
+
+    def __init__(
+        self,
+        policy: SftpPolicy,
+        *,
+        clock: Callable[[], dt.datetime],
+        on_file: Callable[[FileNote], None],
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._on_file = on_file
+        self._handles: dict[bytes, OpenFile] = {}
+        self._opening = 0
+        self._closing: set[OpenFile] = set()
+        self._reorder = Reorder()
+        self._own: dict[bytes, None] = {}
+        self._sizes: dict[bytes, int] = {}
+
+    # Requests.
+
+    def judge(self, pending: Pending, request: Request) -> Denial | None:
+        """Find what a request is about and return why it is denied, or None."""
+        if request.handle:
+            pending.file = self._handles.get(request.handle)
+            if pending.file is None:
+                return Denial("no such handle", Status.FAILURE)
+        file = pending.file
+        pending.own = (
+            file.upload is not None if file is not None else request.path in self._own
+        )
+        denial = self._policy.judge(request, own=pending.own)
+        if denial is not None:
+            return denial
+        if request.type in {FrameType.OPEN, FrameType.OPENDIR}:
+            if len(self._handles) + self._opening >= HANDLES:
+                return Denial("too many open files", Status.FAILURE)
+        elif request.type == FrameType.READ:
+            pending.offset, pending.length = request.offset, request.length
+            if file is None or file.download is None:
+                return Denial("not open for reading", Status.FAILURE)
+            denial = self._policy.judge_read(request.offset, request.length)
+            if denial is not None:
+                file.download.deny(denial.message)
+        return denial
+
+    def judge_write(
+        self, pending: Pending, handle: bytes, offset: int, count: int
+    ) -> Denial | None:
+        """Find what a WRITE is about and return why it is denied, or None."""
+        file = self._handles.get(handle)
+        if file is None or file.upload is None:
+            return Denial("not open for writing", Status.FAILURE)
+        pending.file = file
+        pending.offset = file.upload.moved if file.append else offset
+        pending.length = count
+        denial = self._policy.judge_write(pending.offset + count, count)
+        if denial is not None:
+            file.upload.deny(denial.message)
+        return denial
+
+    def sent(self, pending: Pending) -> None:
+        """Note that a request goes to the asset."""
+        request, file = pending.request, pending.file
+        if request is None:
+            self._policy.usage.moved += pending.length
+        elif request.type in {FrameType.OPEN, FrameType.OPENDIR}:
+            self._opening += 1
+        elif request.type == FrameType.CLOSE and file is not None:
+            del self._handles[request.handle]
+            self._closing.add(file)
+        elif (
+            request.type == FrameType.FSETSTAT
+            and file is not None
+            and file.upload is not None
+            and request.attributes.size is not None
+        ):
+            file.upload.cut_to(request.attributes.size)
+
+    def denied(self, request: Request, denial: Denial) -> None:
+        """Write a denied request into the manifest; reads and writes are in their
+        file's own entry."""
+        action = self._action(request)
+        if request.type == FrameType.OPEN:
+            action = (
+                FileAction.UPLOAD if opens_for_writing(request) else FileAction.DOWNLOAD
+            )
+        elif request.type == FrameType.READ or (
+            action is None and denial.status is not Status.PERMISSION_DENIED
+        ):
+            return
+        self._note(
+            request, action or FileAction.LOOK, FileResult.DENIED, denial.message
+        )
+
+    def _action(self, request: Request) -> FileAction | None:
+        if request.type == FrameType.EXTENDED:
+            return _EXTENSION_ACTIONS.get(request.extension)
+        return _ACTIONS.get(request.type)
+
+    def _note(
+        self, request: Request, action: FileAction, result: FileResult, reason: str
+    ) -> None:
+        now = self._clock()
+        self._on_file(
+            FileNote(
+                action=action,
+                path=text_of(request.path),
+                second_path=text_of(request.second_path),
+                result=result,
+                reason=reason,
+                started_at=now,
+                ended_at=now,
+            )
+        )
+
+    # Answers.
+
+    def content(self, pending: Pending, piece: bytes | memoryview) -> None:
+        """Take content that passes, of a WRITE or of the answer to a READ."""
+        file = pending.file
+        if file is None:
+            return
+        transfer = file.upload if pending.request is None else file.download
+        if transfer is not None:
+            transfer.take(pending.offset, piece)
+        pending.offset += len(piece)
+        if pending.request is not None:
+            self._policy.usage.moved += len(piece)
+
+    def answered(self, pending: Pending, kind: int, frame: bytes) -> None:
+        """Understand a whole answer; DATA only once all of it has passed.
+
+        Raises: FrameError.
+        """
+        request, file = pending.request, pending.file
+        status = parse_status(frame) if kind == FrameType.STATUS else Status.OK
+        if request is None:
+            if status != Status.OK and file is not None and file.upload is not None:
+                file.upload.fail(_reason(status))
+        elif request.type == FrameType.READ:
+            self._policy.read_answered(request.length)
+            self._read_answered(pending, status)
+        elif request.type in {FrameType.OPEN, FrameType.OPENDIR}:
+            self._opening -= 1
+            self._opened(request, kind, frame, status)
+        elif request.type == FrameType.CLOSE:
+            if file is not None:
+                self._closing.discard(file)
+                self._finish(file, closed=status == Status.OK)
+        elif kind == FrameType.ATTRS:
+            self._looked(request, file, parse_attributes(frame).size)
+        else:
+            self._changed(pending, request, status)
+
+    def _read_answered(self, pending: Pending, status: int) -> None:
+        download = pending.file.download if pending.file is not None else None
+        if download is None or status == Status.OK:
+            return
+        if status != Status.EOF:
+            download.fail(_reason(status))
+        elif pending.offset == download.position:
+            download.expected_size = download.position
+
+    def _opened(self, request: Request, kind: int, frame: bytes, status: int) -> None:
+        folder = request.type == FrameType.OPENDIR
+        if kind != FrameType.HANDLE:
+            if not folder:
+                action = (
+                    FileAction.UPLOAD
+                    if opens_for_writing(request)
+                    else FileAction.DOWNLOAD
+                )
+                self._note(request, action, FileResult.FAILED, _reason(status))
+            return
+        handle = parse_handle(frame)
+        if handle in self._handles:
+            raise FrameError("the asset gave out a handle that is in use")
+        file = OpenFile(request.path, folder=folder)
+        self._handles[handle] = file
+        if folder:
+            return
+        if request.flags & OpenFlag.READ or not request.flags:
+            file.download = self._transfer(FileAction.DOWNLOAD, request)
+            file.download.expected_size = self._sizes.get(request.path)
+        if opens_for_writing(request):
+            file.append = bool(request.flags & OpenFlag.APPEND)
+            file.upload = self._transfer(FileAction.UPLOAD, request)
+            self._remember_own(request.path)
+            self._sizes.pop(request.path, None)
+
+    def _transfer(self, action: FileAction, request: Request) -> Transfer:
+        empty = OpenFlag.TRUNC | OpenFlag.EXCL
+        return Transfer(
+            action,
+            text_of(request.path),
+            started_at=self._clock(),
+            reorder=self._reorder,
+            whole=bool(request.flags & empty),
+        )
+
+    def _finish(self, file: OpenFile, *, closed: bool) -> None:
+        for transfer in (file.download, file.upload):
+            if transfer is None:
+                continue
+            if transfer is file.download and file.upload and not transfer.moved:
+                # Opened for both, and only written.
+                continue
+            self._on_file(transfer.finish(closed=closed, now=self._clock()))
+
+    def _looked(
+        self, request: Request, file: OpenFile | None, size: int | None
+    ) -> None:
+        if size is None:
+            return
+        if file is not None:
+            if file.download is not None:
+                file.download.expected_size = size
+            return
+        self._sizes.pop(request.path, None)
+        self._sizes[request.path] = size
+        if len(self._sizes) > REMEMBERED:
+            del self._sizes[next(iter(self._sizes))]
+
+    def _changed(self, pending: Pending, request: Request, status: int) -> None:
+        action, done = self._action(request), status == Status.OK
+        if action is None:
+            return
+        if done and (
+            action is FileAction.MAKE_FOLDER
+            or (action is FileAction.RENAME and request.path in self._own)
+        ):
+            self._own.pop(request.path, None)
+            self._remember_own(request.second_path or request.path)
+        if pending.own and action is FileAction.CHANGE:
+            upload = pending.file.upload if pending.file is not None else None
+            resized = request.attributes.flags & AttributeFlag.SIZE
+            if not done and resized and upload is not None:
+                upload.fail(_reason(status))
+            return
+        self._note(
+            request,
+            action,
+            FileResult.COMPLETE if done else FileResult.FAILED,
+            "" if done else _reason(status),
+        )
+
+    def _remember_own(self, path: bytes) -> None:
+        self._own[path] = None
+        if len(self._own) > REMEMBERED:
+            del self._own[next(iter(self._own))]
+
+    def end(self, order: Iterable[Pending]) -> None:
+        """Write what is still open into the manifest; the channel has ended.
+
+        `order` is what was not answered.
+        """
+        for pending in order:
+            request = pending.request
+            if request is None or request.type != FrameType.READ:
+                continue
+            if pending.reply is None and not pending.answered:
+                self._policy.read_answered(request.length)
+        files = [*self._handles.values(), *self._closing]
+        self._handles.clear()
+        self._closing.clear()
+        for file in files:
+            self._finish(file, closed=False)
+
+
+def _reason(status: int) -> str:
+    try:
+        return _STATUS_TEXT.get(Status(status), "the asset reported a failure")
+    except ValueError:
+        return "the asset reported a failure"

@@ -1,0 +1,365 @@
+"""The inspector of an SFTP channel: bytes of both sides in, bytes for both sides out.
+
+No input or output of its own, and no clock. Frames that are allowed leave as the bytes
+they came as, whole runs of them in one piece, and contents of files are not waited for:
+they stream through and are hashed on the way. A request that is denied never reaches
+the asset; its answer takes its turn among the asset's own answers, as if the asset had
+given it. What cannot be followed raises `FrameError`, and the channel must end.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from apps.gateway import sftp_rights
+from apps.gateway.sftp_bookkeeping import Bookkeeping, Pending
+from apps.gateway.sftp_frames import (
+    HEAD,
+    LENGTH,
+    MAX_FRAME,
+    MAX_WHOLE_FRAME,
+    VERSION,
+    FrameError,
+    FrameType,
+    Request,
+    encode_init,
+    encode_status,
+    encode_version,
+    parse_init,
+    parse_request,
+    parse_version,
+    parse_write_head,
+)
+from apps.gateway.sftp_policy import Denial, SftpPolicy
+from apps.recordings.manifest import FileNote
+
+Buffer = bytes | memoryview
+
+OUTSTANDING: Final = 1024
+"""Requests without an answer; the client waits while there are more."""
+
+_DATA_HEAD: Final = HEAD.size + 4
+
+_ANSWERS: Final[dict[int, frozenset[int]]] = {
+    FrameType.OPEN: frozenset({FrameType.HANDLE}),
+    FrameType.OPENDIR: frozenset({FrameType.HANDLE}),
+    FrameType.READ: frozenset({FrameType.DATA}),
+    FrameType.READDIR: frozenset({FrameType.NAME}),
+    FrameType.REALPATH: frozenset({FrameType.NAME}),
+    FrameType.READLINK: frozenset({FrameType.NAME}),
+    FrameType.STAT: frozenset({FrameType.ATTRS}),
+    FrameType.LSTAT: frozenset({FrameType.ATTRS}),
+    FrameType.FSTAT: frozenset({FrameType.ATTRS}),
+    FrameType.EXTENDED: frozenset({FrameType.EXTENDED_REPLY, FrameType.NAME}),
+}
+"""What may answer a request, beside STATUS."""
+
+
+class SftpInspector:
+    """One SFTP channel. Feed it with both sides, then take what it has for them."""
+
+    def __init__(
+        self,
+        policy: SftpPolicy,
+        *,
+        clock: Callable[[], dt.datetime],
+        on_file: Callable[[FileNote], None],
+    ) -> None:
+        self.to_asset: list[Buffer] = []
+        self.to_client: list[Buffer] = []
+        self.frozen = False
+        """While true no further request of the client is let through."""
+        self._books = Bookkeeping(policy, clock=clock, on_file=on_file)
+        self._order: deque[Pending] = deque()
+        self._by_id: dict[int, Pending] = {}
+        self._waiting: deque[Buffer] = deque()
+        self._greeted = self._agreed = False
+        # A WRITE, or an answer, whose content is still passing.
+        self._write: Pending | None = None
+        self._write_left = 0
+        self._answer: Pending | None = None
+        self._answer_left = 0
+        self._client_rest = b""
+        self._asset_rest = b""
+
+    @property
+    def stalled(self) -> bool:
+        """Say whether the client must wait, for whatever reason."""
+        return bool(self._waiting) or self._must_wait()
+
+    def _must_wait(self) -> bool:
+        return (
+            self.frozen
+            or len(self._order) >= OUTSTANDING
+            or (self._greeted and not self._agreed)
+        )
+
+    def end(self) -> None:
+        """Write what is unfinished into the manifest; the channel has ended."""
+        self._books.end(self._order)
+        self._order.clear()
+        self._by_id.clear()
+
+    # From the client.
+
+    def client_data(self, data: bytes) -> None:
+        """Take what the client sent. Raises: FrameError."""
+        self._waiting.append(data)
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Take up what had to wait, as far as that is over. Raises: FrameError."""
+        while self._waiting and not self._must_wait():
+            self._take_client(self._waiting.popleft())
+
+    def _take_client(self, data: Buffer) -> None:
+        if self._client_rest:
+            data = b"".join((self._client_rest, data))
+            self._client_rest = b""
+        begin, size = 0, len(data)
+        position = 0
+        if self._write is not None:
+            passes = self._write.reply is None
+            position = self._pass_write(self._write, data, 0)
+            begin = 0 if passes else position
+        while size - position > 4:
+            if self._must_wait():
+                _emit(self.to_asset, data, begin, position)
+                self._waiting.appendleft(memoryview(data)[position:])
+                return
+            end, instead = self._next_request(data, position, size)
+            if not end:
+                break
+            if instead is not None:
+                _emit(self.to_asset, data, begin, position)
+                begin = end
+                if instead:
+                    self.to_asset.append(instead)
+            position = end
+        _emit(self.to_asset, data, begin, position)
+        self._client_rest = bytes(data[position:])
+
+    def _next_request(
+        self, data: Buffer, position: int, size: int
+    ) -> tuple[int, bytes | None]:
+        """Judge the frame at `position`; return its end, and what goes instead of it.
+
+        End 0: it is not all there. Instead None: it passes as it is.
+        """
+        (length,) = LENGTH.unpack_from(data, position)
+        kind = data[position + 4]
+        if not 5 <= length <= MAX_FRAME:
+            raise FrameError(f"a frame of {length} bytes")
+        if kind == FrameType.WRITE:
+            head = parse_write_head(data, position)
+            if head is None:
+                return 0, None
+            number, handle, offset, count, content = head
+            pending = self._begin_write(number, handle, offset, count)
+            self._write_left = count
+            end = self._pass_write(pending, data, content)
+            return end, None if pending.reply is None else b""
+        end = position + 4 + length
+        if length > MAX_WHOLE_FRAME:
+            raise FrameError(f"a request of {length} bytes")
+        if end > size:
+            return 0, None
+        return end, self._judge(kind, bytes(data[position:end]))
+
+    def _begin_write(
+        self, number: int, handle: bytes, offset: int, count: int
+    ) -> Pending:
+        self._require_agreement()
+        pending = self._new(number, None)
+        denial = self._books.judge_write(pending, handle, offset, count)
+        if denial is not None:
+            self._deny(pending, denial)
+        else:
+            self._let_through(pending)
+        return pending
+
+    def _pass_write(self, pending: Pending, data: Buffer, position: int) -> int:
+        """Take content of a write from `data`; return where it ends."""
+        end = min(position + self._write_left, len(data))
+        if pending.reply is None and end > position:
+            self._books.content(pending, memoryview(data)[position:end])
+        self._write_left -= end - position
+        self._write = pending if self._write_left else None
+        return end
+
+    def _judge(self, kind: int, frame: bytes) -> bytes | None:
+        """Judge a whole request; return what goes to the asset instead, or None."""
+        if kind == FrameType.INIT:
+            return self._greet(frame)
+        self._require_agreement()
+        request = parse_request(frame)
+        pending = self._new(request.id, request)
+        denial = self._books.judge(pending, request)
+        if denial is not None:
+            self._books.denied(request, denial)
+            self._deny(pending, denial)
+            return b""
+        self._let_through(pending)
+        return None
+
+    def _greet(self, frame: bytes) -> bytes:
+        if self._greeted:
+            raise FrameError("a second INIT")
+        if parse_init(frame) < VERSION:
+            raise FrameError("the client speaks an older version of SFTP than 3")
+        self._greeted = True
+        return encode_init()
+
+    def _require_agreement(self) -> None:
+        if not self._agreed:
+            raise FrameError("a request before INIT")
+
+    def _new(self, number: int, request: Request | None) -> Pending:
+        if number in self._by_id:
+            raise FrameError("a request id that is in use")
+        pending = self._by_id[number] = Pending(number, request)
+        self._order.append(pending)
+        return pending
+
+    def _let_through(self, pending: Pending) -> None:
+        self._books.sent(pending)
+
+    def _deny(self, pending: Pending, denial: Denial) -> None:
+        pending.reply = encode_status(
+            pending.id, denial.status, f"Sluice: {denial.message}"
+        )
+        self.to_client += self._due_replies()
+
+    # From the asset.
+
+    def asset_data(self, data: bytes) -> None:
+        """Take what the asset sent. Raises: FrameError."""
+        self._take_asset(data)
+        self.proceed()
+
+    def _take_asset(self, data: Buffer) -> None:
+        if self._asset_rest:
+            data = b"".join((self._asset_rest, data))
+            self._asset_rest = b""
+        begin, size = 0, len(data)
+        position = 0
+        if self._answer is not None:
+            position = self._pass_answer(self._answer, data, 0)
+            begin = self._reply_between(data, begin, position)
+        while size - position > 4:
+            end, instead = self._next_answer(data, position, size)
+            if not end:
+                break
+            if instead is not None:
+                _emit(self.to_client, data, begin, position)
+                begin = end
+                if instead:
+                    self.to_client.append(instead)
+            position = end
+            begin = self._reply_between(data, begin, position)
+        _emit(self.to_client, data, begin, position)
+        self._asset_rest = bytes(data[position:])
+
+    def _reply_between(self, data: Buffer, begin: int, position: int) -> int:
+        """Put in what the gateway answers at this point; return where to go on."""
+        replies = self._due_replies()
+        if not replies:
+            return begin
+        _emit(self.to_client, data, begin, position)
+        self.to_client += replies
+        return position
+
+    def _next_answer(
+        self, data: Buffer, position: int, size: int
+    ) -> tuple[int, bytes | None]:
+        """As `_next_request`, for the asset's side."""
+        (length,) = LENGTH.unpack_from(data, position)
+        kind = data[position + 4]
+        if not 5 <= length <= MAX_FRAME:
+            raise FrameError(f"an answer of {length} bytes")
+        end = position + 4 + length
+        if not self._agreed:
+            if length > MAX_WHOLE_FRAME:
+                raise FrameError("no VERSION")
+            return (0, None) if end > size else (end, self._agree(data[position:end]))
+        if size - position < HEAD.size:
+            return 0, None
+        _, _, number = HEAD.unpack_from(data, position)
+        pending = self._by_id.get(number)
+        if pending is None or pending.reply is not None or pending.answered:
+            raise FrameError("an answer that nobody asked for")
+        if kind != FrameType.STATUS and kind not in _ANSWERS.get(pending.kind, ()):
+            raise FrameError(f"an answer of type {kind} to a {pending.kind}")
+        if kind == FrameType.DATA:
+            return self._begin_data(pending, data, position, length), None
+        if kind == FrameType.NAME and pending.kind == FrameType.READDIR:
+            self._answer_left = end - position
+            return self._pass_answer(pending, data, position), None
+        if length > MAX_WHOLE_FRAME:
+            raise FrameError(f"an answer of {length} bytes")
+        if end > size:
+            return 0, None
+        self._books.answered(pending, kind, bytes(data[position:end]))
+        pending.answered = True
+        return end, None
+
+    def _agree(self, frame: Buffer) -> bytes:
+        if not self._greeted or frame[4] != FrameType.VERSION:
+            raise FrameError("the asset sent something that is no SFTP")
+        version, extensions = parse_version(bytes(frame))
+        if version != VERSION:
+            raise FrameError(f"the asset speaks version {version} of SFTP, not 3")
+        self._agreed = True
+        return encode_version(sftp_rights.offered(extensions))
+
+    def _begin_data(
+        self, pending: Pending, data: Buffer, position: int, length: int
+    ) -> int:
+        """Begin to pass the answer to a READ; return where it ends in `data`."""
+        content = position + _DATA_HEAD
+        if len(data) < content:
+            return 0
+        (count,) = LENGTH.unpack_from(data, content - 4)
+        if count != length - 9 or count > pending.length:
+            raise FrameError("content that is longer than asked for or than its frame")
+        self._answer_left = count
+        return self._pass_answer(pending, data, content)
+
+    def _pass_answer(self, pending: Pending, data: Buffer, position: int) -> int:
+        """Let a long answer pass as far as it is there; return where it ends."""
+        end = min(position + self._answer_left, len(data))
+        if pending.kind == FrameType.READ and end > position:
+            self._books.content(pending, memoryview(data)[position:end])
+        self._answer_left -= end - position
+        if self._answer_left:
+            self._answer = pending
+        else:
+            self._answer = None
+            if pending.kind == FrameType.READ:
+                self._books.answered(pending, FrameType.DATA, b"")
+            pending.answered = True
+        return end
+
+    def _due_replies(self) -> list[bytes]:
+        """Forget what was answered, in order; return the replies whose turn it is."""
+        order, replies = self._order, []
+        while order:
+            first = order[0]
+            if first.reply is not None:
+                replies.append(first.reply)
+            elif not first.answered:
+                break
+            order.popleft()
+            del self._by_id[first.id]
+        return replies
+
+
+def _emit(out: list[Buffer], data: Buffer, begin: int, end: int) -> None:
+    """Add a part of `data`, without copying; all of it as it is."""
+    if end - begin == len(data):
+        out.append(data)
+    elif end > begin:
+        out.append(memoryview(data)[begin:end])

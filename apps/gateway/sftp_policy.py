@@ -1,0 +1,113 @@
+"""What one session may do with files: its rights, its limits, and what it has used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from apps.gateway import sftp_rights
+from apps.gateway.sftp_frames import MAX_FRAME, FrameType, OpenFlag, Request, Status
+from apps.inventory.file_rules import MEGABYTE, FileRules
+from apps.recordings.manifest import text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a request is not let through, and the status it is answered with."""
+
+    message: str
+    status: Status = Status.PERMISSION_DENIED
+
+
+@dataclass(slots=True)
+class Usage:
+    """Content of files that a session has moved, in all its channels. Bytes."""
+
+    moved: int = 0
+    asked: int = 0
+    """Asked for in reads that are not answered yet."""
+
+
+TOO_MUCH: Final = "the files of this session would be more than is allowed"
+
+
+class SftpPolicy:
+    """Judges requests for one channel; the usage is the whole session's."""
+
+    def __init__(
+        self, services: frozenset[str], rules: FileRules, usage: Usage
+    ) -> None:
+        self.services = services
+        self.rules = rules
+        self.usage = usage
+
+    def judge(self, request: Request, *, own: bool) -> Denial | None:
+        """Return why a request is denied, or None. Paths are not confined here."""
+        if request.type == FrameType.EXTENDED:
+            extension = sftp_rights.EXTENSIONS.get(request.extension)
+            if extension is None or not extension.offered:
+                return Denial("unknown extension", Status.OP_UNSUPPORTED)
+        missing = sftp_rights.needs(request, own=own) - self.services
+        if missing:
+            return Denial(sftp_rights.sentence(frozenset(missing)))
+        return self._judge_name(request) or self._judge_size(request)
+
+    def _judge_name(self, request: Request) -> Denial | None:
+        """Judge the endings of files that are moved, and of their new names."""
+        if request.type == FrameType.OPEN:
+            names = [request.path]
+        elif request.type in {FrameType.RENAME, FrameType.SYMLINK} or (
+            request.type == FrameType.EXTENDED and request.second_path
+        ):
+            names = [request.path, request.second_path]
+        else:
+            return None
+        for name in names:
+            if problem := self.rules.extension_problem(text_of(name)):
+                return Denial(problem)
+        return None
+
+    def _judge_size(self, request: Request) -> Denial | None:
+        size = request.attributes.size
+        if size is not None and request.type != FrameType.OPEN:
+            return self.file_size_problem(size)
+        return None
+
+    def file_size_problem(self, size: int) -> Denial | None:
+        """Return why a file of `size` bytes may not be moved, or None."""
+        limit = self.rules.file_bytes
+        if limit and size > limit:
+            return Denial(f"a file may have at most {limit // MEGABYTE} MB")
+        return None
+
+    def judge_read(self, offset: int, length: int) -> Denial | None:
+        """Return why a read may not go to the asset; None counts it as asked for.
+
+        The last reads of a session's total are answered or refused whole.
+        """
+        limit = self.rules.file_bytes
+        if limit and offset >= limit and offset > 0:
+            return self.file_size_problem(offset + 1)
+        total = self.rules.session_bytes
+        if total and self.usage.moved + self.usage.asked >= total:
+            return Denial(TOO_MUCH)
+        self.usage.asked += min(length, MAX_FRAME)
+        return None
+
+    def read_answered(self, length: int) -> None:
+        """Count a read as answered."""
+        self.usage.asked -= min(length, MAX_FRAME)
+
+    def judge_write(self, end: int, count: int) -> Denial | None:
+        """Return why a write that makes its file at least `end` bytes is denied."""
+        denial = self.file_size_problem(end)
+        if denial is None:
+            total = self.rules.session_bytes
+            if total and self.usage.moved + count > total:
+                denial = Denial(TOO_MUCH)
+        return denial
+
+
+def opens_for_writing(request: Request) -> bool:
+    """Say whether an OPEN is the beginning of an upload."""
+    return bool(request.flags & ~OpenFlag.READ)

@@ -35,6 +35,7 @@ class DenialCode(StrEnum):
     SERVICES_MISSING = "services_missing"
     REQUEST_PENDING_ALREADY = "request_pending_already"
     REQUEST_NOT_PENDING = "request_not_pending"
+    EXTENSION_PENDING_ALREADY = "extension_pending_already"
     REQUEST_CHANGED = "request_changed"
     NOT_APPROVER = "not_approver"
     OWN_REQUEST = "own_request"
@@ -73,6 +74,7 @@ SENTENCES: dict[DenialCode, str] = {
     DenialCode.SERVICES_MISSING: "A request needs at least one service.",
     DenialCode.REQUEST_PENDING_ALREADY: "You are waiting for this access already.",
     DenialCode.REQUEST_NOT_PENDING: "The request was decided already.",
+    DenialCode.EXTENSION_PENDING_ALREADY: "You have asked for more time already.",
     DenialCode.REQUEST_CHANGED: "The request changed after you read it.",
     DenialCode.NOT_APPROVER: "Only approvers of the asset's site decide.",
     DenialCode.OWN_REQUEST: "Nobody approves their own request.",

@@ -25,6 +25,24 @@ class GrantState(StrEnum):
     FINISHED = "finished"
 
 
+class ExtensionState(StrEnum):
+    """States of a question for more time."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    LAPSED = "lapsed"
+
+
+EXTENSION_TRANSITIONS: dict[ExtensionState, frozenset[ExtensionState]] = {
+    ExtensionState.PENDING: frozenset(
+        {ExtensionState.APPROVED, ExtensionState.DENIED, ExtensionState.LAPSED}
+    ),
+    ExtensionState.APPROVED: frozenset(),
+    ExtensionState.DENIED: frozenset(),
+    ExtensionState.LAPSED: frozenset(),
+}
+
 REQUEST_TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
     RequestState.PENDING: frozenset(
         {

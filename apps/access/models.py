@@ -5,7 +5,7 @@ import datetime as dt
 from django.db import models
 from django.db.models import F, Q
 
-from apps.access.lifecycle import GrantState, RequestState
+from apps.access.lifecycle import ExtensionState, GrantState, RequestState
 from apps.accounts.models import User
 from apps.audit.identifiers import short_id, uuid7
 from apps.audit.operations import Party
@@ -204,12 +204,69 @@ class Grant(models.Model):
         return GrantState.EXPIRED if at >= self.ends_at else GrantState.ACTIVE
 
 
+class GrantExtension(models.Model):
+    """The person of a grant asks that it end later; an approver decides."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    grant = models.ForeignKey(Grant, models.PROTECT, related_name="extensions")
+    # Copied from the grant, because a check cannot look into another table.
+    requester = models.ForeignKey(User, models.PROTECT, related_name="+")
+    minutes = models.PositiveIntegerField()
+    reason = models.CharField(max_length=500)
+    source_address = models.CharField(max_length=64)
+    asked_at = models.DateTimeField()
+    state = models.CharField(
+        max_length=10,
+        choices=[(s.value, s.value) for s in ExtensionState],
+        default=ExtensionState.PENDING,
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+    decided_by = models.ForeignKey(
+        User, models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    # Never more than what was asked.
+    minutes_granted = models.PositiveIntegerField(null=True, blank=True)
+    comment = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["-asked_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["grant"],
+                condition=Q(state=ExtensionState.PENDING),
+                name="one_pending_extension_per_grant",
+            ),
+            models.CheckConstraint(
+                condition=Q(decided_by=None) | ~Q(decided_by=F("requester")),
+                name="nobody_extends_their_own_grant",
+            ),
+            models.CheckConstraint(
+                condition=Q(state=ExtensionState.PENDING, decided_at=None)
+                | (~Q(state=ExtensionState.PENDING) & Q(decided_at__isnull=False)),
+                name="decided_extension_has_its_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    state=ExtensionState.APPROVED,
+                    decided_by__isnull=False,
+                    minutes_granted__gte=1,
+                    minutes_granted__lte=F("minutes"),
+                )
+                | (~Q(state=ExtensionState.APPROVED) & Q(minutes_granted=None)),
+                name="approved_extension_says_by_whom_and_how_much",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.minutes} min more for {self.grant}"
+
+
 class Decision(models.Model):
     """What the policy decision point said, allowed or denied, and why."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     at = models.DateTimeField()
-    # connection, request, approval
+    # connection, request, approval, extension
     question = models.CharField(max_length=20)
     person_id = models.CharField(max_length=64)
     person_label = models.CharField(max_length=64)

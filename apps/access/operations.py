@@ -10,6 +10,12 @@ from django.db import IntegrityError, transaction
 from apps.access import queries
 from apps.access.decisions import note_decision
 from apps.access.denials import Allowed, DenialCode, Denied
+from apps.access.extensions import (
+    approve_extension,
+    ask_extension,
+    deny_extension,
+    lapse_extension,
+)
 from apps.access.lifecycle import REQUEST_TRANSITIONS, RequestState
 from apps.access.models import AccessRequest, Approval, Grant, Verdict
 from apps.access.policy import (
@@ -28,6 +34,20 @@ from apps.inventory.models import TargetAccount
 from apps.inventory.queries import (
     requestable_assets,
 )
+
+__all__ = [
+    "approve_extension",
+    "approve_request",
+    "ask_extension",
+    "deny_extension",
+    "deny_request",
+    "expire_due_grants",
+    "finish_grant",
+    "lapse_requests",
+    "revoke_grant",
+    "submit_request",
+    "withdraw_request",
+]
 
 
 @transaction.atomic
@@ -369,6 +389,7 @@ def revoke_grant(
     end_graces(
         user_id=grant.person_id, because=Kind.GRANT_REVOKED, by=person.party, now=now
     )
+    lapse_extension(grant, now=now)
     audit.record(
         Kind.GRANT_REVOKED,
         now=now,
@@ -390,6 +411,7 @@ def finish_grant(*, grant_id: uuid.UUID, by: User, now: dt.datetime) -> bool:
     if changed != 1:
         return False
     grant = Grant.objects.select_related("person", "account__asset").get(pk=grant_id)
+    lapse_extension(grant, now=now)
     audit.record(Kind.GRANT_FINISHED, now=now, actor=by.party, subject=grant.party)
     return True
 
@@ -411,6 +433,8 @@ def expire_due_grants(*, now: dt.datetime) -> int:
         with transaction.atomic():
             changed = Grant.objects.filter(
                 pk=grant_id,
+                # It may have been extended since it was found.
+                ends_at__lte=now,
                 expiry_noted_at=None,
                 revoked_at=None,
                 finished_at=None,
@@ -420,6 +444,7 @@ def expire_due_grants(*, now: dt.datetime) -> int:
             grant = Grant.objects.select_related("person", "account__asset").get(
                 pk=grant_id
             )
+            lapse_extension(grant, now=now)
             audit.record(
                 Kind.GRANT_EXPIRED,
                 now=now,

@@ -188,6 +188,25 @@ def decide_minutes(minutes: int, rules: RequestRules) -> Allowed | Denied:
     return Allowed("duration")
 
 
+def decide_extension(
+    grant: GrantFacts, minutes: int, rules: RequestRules
+) -> Allowed | Denied:
+    """Say whether a grant may end so many minutes later; the whole of it is capped."""
+    whole = grant.ends_at - grant.starts_at + dt.timedelta(minutes=minutes)
+    if minutes < rules.step_minutes or minutes % rules.step_minutes:
+        return Denied(
+            DenialCode.DURATION_REFUSED,
+            f"Ask for a multiple of {rules.step_minutes} minutes.",
+        )
+    if whole > dt.timedelta(minutes=rules.maximum_minutes):
+        return Denied(
+            DenialCode.DURATION_REFUSED,
+            f"With that the access would be longer than {rules.maximum_minutes} "
+            "minutes in all: ask for a new one.",
+        )
+    return Allowed("duration")
+
+
 def decide_approval(
     approver: PersonFacts, *, is_requester: bool, is_pending: bool, is_current: bool
 ) -> Allowed | Denied:

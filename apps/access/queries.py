@@ -9,8 +9,8 @@ from django.db.models import Q, QuerySet
 
 from apps.access import policy
 from apps.access.denials import Allowed, DenialCode, Denied
-from apps.access.lifecycle import RequestState
-from apps.access.models import AccessRequest, Grant
+from apps.access.lifecycle import ExtensionState, RequestState
+from apps.access.models import AccessRequest, Grant, GrantExtension
 from apps.access.policy import (
     GrantFacts,
     PathFacts,
@@ -159,6 +159,34 @@ def requests_awaiting(user: User, *, now: dt.datetime) -> QuerySet[AccessRequest
     )
 
 
+def extensions_visible_to(user: User) -> QuerySet[GrantExtension]:
+    """Return the questions for more time `user` may see, as grants are seen."""
+    return GrantExtension.objects.select_related(
+        "requester",
+        "decided_by",
+        "grant__person",
+        "grant__request",
+        "grant__account",
+        "grant__asset__zone__site",
+    ).filter(grant__in=grants_visible_to(user).values("pk"))
+
+
+def extensions_awaiting(user: User, *, now: dt.datetime) -> QuerySet[GrantExtension]:
+    """Return the questions this approver can decide now; what ends first, first."""
+    if not user.is_approver:
+        return GrantExtension.objects.none()
+    return (
+        extensions_visible_to(user)
+        .filter(
+            state=ExtensionState.PENDING,
+            grant__asset__zone__site__in=sites_of(user),
+            grant__in=Grant.objects.active(at=now).values("pk"),
+        )
+        .exclude(requester=user)
+        .order_by("grant__ends_at")
+    )
+
+
 def grants_of(user: User) -> QuerySet[Grant]:
     """Return the grants `user` has or had."""
     return Grant.objects.select_related(
@@ -184,6 +212,19 @@ def may_decide(
         person_facts(user, request.asset.zone.site),
         is_requester=user.pk == request.requester_id,
         is_pending=request.state == RequestState.PENDING and now < request.lapses_at,
+        is_current=True,
+    )
+
+
+def may_decide_extension(
+    user: User, extension: GrantExtension, *, now: dt.datetime
+) -> Allowed | Denied:
+    """Say whether `user` may approve or deny more time now."""
+    grant = extension.grant
+    return decide_approval(
+        person_facts(user, grant.asset.zone.site),
+        is_requester=user.pk == extension.requester_id,
+        is_pending=extension.state == ExtensionState.PENDING and grant.is_active(now),
         is_current=True,
     )
 

@@ -55,6 +55,11 @@ class Kind(StrEnum):
     GRANT_REVOKED = "access.grant.revoked"
     GRANT_EXPIRED = "access.grant.expired"
     GRANT_FINISHED = "access.grant.finished"
+    GRANT_EXTENDED = "access.grant.extended"
+    EXTENSION_ASKED = "access.extension.asked"
+    EXTENSION_REFUSED = "access.extension.refused"
+    EXTENSION_DENIED = "access.extension.denied"
+    EXTENSION_LAPSED = "access.extension.lapsed"
     CONNECTION_ALLOWED = "access.connection.allowed"
     CONNECTION_DENIED = "access.connection.denied"
     SESSION_OPENED = "sessions.session.opened"
@@ -66,6 +71,7 @@ class Kind(StrEnum):
     SESSION_MESSAGE_SENT = "sessions.message.sent"
     SESSION_MESSAGE_SHOWN = "sessions.message.shown"
     SESSION_TERMINATE_ASKED = "sessions.session.terminate_asked"
+    SESSION_EXTENDED = "sessions.session.extended"
     SESSION_ENDED = "sessions.session.ended"
     SESSION_WATCHED = "sessions.session.watched"
     CHANNEL_OPENED = "sessions.channel.opened"
@@ -134,6 +140,11 @@ SENTENCES: dict[Kind, str] = {
     Kind.GRANT_REVOKED: "A grant was revoked by a person or a signal.",
     Kind.GRANT_EXPIRED: "A grant reached its end.",
     Kind.GRANT_FINISHED: "The engineer gave a grant back before its end.",
+    Kind.GRANT_EXTENDED: "An approver let a grant end later.",
+    Kind.EXTENSION_ASKED: "More time was asked for on a grant.",
+    Kind.EXTENSION_REFUSED: "A question for more time was refused by a rule.",
+    Kind.EXTENSION_DENIED: "An approver denied more time.",
+    Kind.EXTENSION_LAPSED: "A grant ended before more time was decided on.",
     Kind.CONNECTION_ALLOWED: "A connection to an asset was allowed.",
     Kind.CONNECTION_DENIED: "A connection to an asset was denied.",
     Kind.SESSION_OPENED: "A session was opened.",
@@ -145,6 +156,7 @@ SENTENCES: dict[Kind, str] = {
     Kind.SESSION_MESSAGE_SENT: "Somebody sent a message to a live session.",
     Kind.SESSION_MESSAGE_SHOWN: "Messages were shown on a session's terminals.",
     Kind.SESSION_TERMINATE_ASKED: "Somebody asked for a live session to be ended.",
+    Kind.SESSION_EXTENDED: "A live session's deadline followed its grant's.",
     Kind.SESSION_ENDED: "A session ended.",
     Kind.SESSION_WATCHED: "Somebody watched a live session.",
     Kind.CHANNEL_OPENED: "A channel was opened in a session.",

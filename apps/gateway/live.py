@@ -103,6 +103,8 @@ class LiveSession:
         recording: OpenRecording,
     ) -> None:
         self.permit = permit
+        self.deadline = permit.deadline
+        """The permit's, unless the grant was extended since."""
         self.session_id = session_id
         self.short_id = short_id
         self.state = SessionState.OPENING
@@ -172,7 +174,7 @@ class LiveSession:
 
     def _arm(self, now: dt.datetime) -> None:
         loop = asyncio.get_running_loop()
-        remaining = (self.permit.deadline - now).total_seconds()
+        remaining = (self.deadline - now).total_seconds()
         end = loop.time() + remaining
         self._timers.append(loop.call_at(end, self.deadline_reached))
         warnings = [60.0 * minutes for minutes in WARNING_MINUTES]
@@ -181,6 +183,22 @@ class LiveSession:
             before = [remaining / 2]
         for seconds in before:
             self._timers.append(loop.call_at(end - seconds, self._warn, seconds))
+
+    @property
+    def takes_extension(self) -> bool:
+        """Say whether the deadline can still move: its end has not begun."""
+        return self._held_for is None and self._goes_on
+
+    def move_deadline(self, deadline: dt.datetime, *, now: dt.datetime) -> None:
+        """End later, because the grant was extended; never earlier."""
+        if not self.takes_extension or deadline <= self.deadline:
+            return
+        self.deadline = deadline
+        self._cancel_timers()
+        self._arm(now)
+        self.notify(
+            f"Sluice: more time was approved; this session ends at {deadline:%H:%M} UTC"
+        )
 
     def _warn(self, seconds: float) -> None:
         if seconds >= 60:

@@ -140,7 +140,7 @@ class Watchdog:
         now = timezone.now()
         try:
             async with asyncio.timeout(self._settings.answer_seconds):
-                verdicts, controls = await self._blocking.run(
+                verdicts, controls, extended = await self._blocking.run(
                     _ask, gateway_id=self._core.gateway_id, now=now
                 )
         except (DatabaseError, TimeoutError):
@@ -157,6 +157,25 @@ class Watchdog:
             session = self._core.live.get(control.session_id)
             if session is not None:
                 session.control.apply(control)
+        for session_id in extended:
+            await self._follow_extension(session_id)
+
+    async def _follow_extension(self, session_id: uuid.UUID) -> None:
+        """Write the later deadline down, then let the session's timers follow."""
+        session = self._core.live.get(session_id)
+        if session is None or not session.takes_extension:
+            return
+        try:
+            async with asyncio.timeout(self._settings.answer_seconds):
+                deadline = await self._blocking.run(
+                    sessions.follow_extension, session_id=session_id, now=timezone.now()
+                )
+        except (DatabaseError, TimeoutError):
+            # The next look finds it again; until then the old deadline holds.
+            logger.exception("a later deadline could not be written down")
+            return
+        if deadline is not None:
+            session.move_deadline(deadline, now=timezone.now())
 
     def _end_the_unwatched(self) -> None:
         blind = self._loop.time() - self._last_answer
@@ -172,8 +191,9 @@ class Watchdog:
 
 def _ask(
     *, gateway_id: uuid.UUID, now: dt.datetime
-) -> tuple[list[queries.SessionVerdict], list[queries.SessionControl]]:
+) -> tuple[list[queries.SessionVerdict], list[queries.SessionControl], list[uuid.UUID]]:
     return (
         queries.verdicts(gateway_id=gateway_id, now=now),
         queries.controls(gateway_id=gateway_id),
+        queries.extended(gateway_id=gateway_id),
     )

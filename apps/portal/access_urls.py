@@ -2,7 +2,14 @@
 
 from django.urls import path
 
-from apps.portal.views import approvals, graces, grants, my_access, requests
+from apps.portal.views import (
+    approvals,
+    extensions,
+    graces,
+    grants,
+    my_access,
+    requests,
+)
 
 urlpatterns = [
     path("", my_access.my_access, name="my-access"),
@@ -18,6 +25,16 @@ urlpatterns = [
         "approvals/<uuid:request_id>/",
         approvals.approval_detail,
         name="approval-detail",
+    ),
+    path(
+        "grants/<uuid:grant_id>/extension/",
+        extensions.ask_extension,
+        name="extension-ask",
+    ),
+    path(
+        "extensions/<uuid:extension_id>/",
+        extensions.decide_extension,
+        name="extension-detail",
     ),
     path("graces/end/", graces.end_own, name="graces-end"),
     path("grants/<uuid:grant_id>/finish/", grants.finish_grant, name="grant-finish"),

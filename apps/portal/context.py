@@ -89,7 +89,9 @@ def _counts(user: User) -> dict[str, tuple[int, str]]:
     """Return what waits for `user`, by page: how much, and of what (for the ear)."""
     if not user.is_approver:
         return {}
-    waiting = access.requests_awaiting(user, now=timezone.now()).count()
+    now = timezone.now()
+    waiting = access.requests_awaiting(user, now=now).count()
+    waiting += access.extensions_awaiting(user, now=now).count()
     return {"approvals": (waiting, "waiting for you")}
 
 

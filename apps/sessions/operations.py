@@ -277,6 +277,38 @@ def note_ending(*, session_id: uuid.UUID, now: dt.datetime) -> bool:
 
 
 @transaction.atomic
+def follow_extension(*, session_id: uuid.UUID, now: dt.datetime) -> dt.datetime | None:
+    """Move a live session's deadline to the end of its grant, when that is later.
+
+    Returns the new deadline. None when there is nothing to follow: the grant holds no
+    more, or ends no later. Nothing else ever moves a deadline.
+    """
+    session = (
+        Session.objects.select_for_update(of=("self",))
+        .select_related("grant")
+        .filter(pk=session_id, ended_at=None)
+        .first()
+    )
+    if session is None:
+        return None
+    before, deadline = session.deadline, session.grant.ends_at
+    if deadline <= before or not session.grant.is_active(now):
+        return None
+    session.deadline = deadline
+    session.save(update_fields=["deadline"])
+    if session.lease_id is not None:
+        vault.extend_lease(lease_id=session.lease_id, until=deadline)
+    audit.record(
+        Kind.SESSION_EXTENDED,
+        now=now,
+        actor=audit.system("gateway"),
+        subject=session.party,
+        data={"deadline_before": before, "deadline": deadline},
+    )
+    return deadline
+
+
+@transaction.atomic
 def close_session(
     *, session_id: uuid.UUID, reason: EndReason, detail: str = "", now: dt.datetime
 ) -> bool:

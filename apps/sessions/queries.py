@@ -63,11 +63,25 @@ def _verdict(
         )
     if isinstance(decision, Denied):
         return _denied_verdict(session, decision)
-    if now >= session.deadline:
+    if now >= max(session.deadline, session.grant.ends_at):
         return SessionVerdict(
             session_id=session.pk, reason=EndReason.EXPIRED, message="the time is up"
         )
     return None
+
+
+def extended(*, gateway_id: uuid.UUID) -> list[uuid.UUID]:
+    """Return the live sessions of this gateway whose grant ends later than they do."""
+    return list(
+        Session.objects.live()
+        .filter(
+            gateway_id=gateway_id,
+            grant__ends_at__gt=F("deadline"),
+            grant__revoked_at=None,
+            grant__finished_at=None,
+        )
+        .values_list("pk", flat=True)
+    )
 
 
 def _denied_verdict(session: Session, decision: Denied) -> SessionVerdict:

@@ -55,6 +55,7 @@ __all__ = [
     "VaultRefusedError",
     "due_withdrawals",
     "end_lease",
+    "extend_lease",
     "lease_credential",
     "load_service_key",
     "make_authority",
@@ -358,6 +359,22 @@ def _credential_in_use(account: TargetAccount) -> AccountCredential:
     if stored is None or stored.kind != account.credential_kind:
         raise NoCredentialError(f"The vault holds no credential for {account}.")
     return stored
+
+
+@transaction.atomic
+def extend_lease(*, lease_id: uuid.UUID, until: dt.datetime) -> bool:
+    """Let a key or password be handed out for longer; returns False otherwise.
+
+    A certificate keeps its own end: it is for the log-in, which is long over.
+    """
+    changed = (
+        Lease.objects.filter(
+            pk=lease_id, state=LeaseState.ISSUED, valid_until__lt=until
+        )
+        .exclude(kind=CredentialKind.CERTIFICATE)
+        .update(valid_until=until)
+    )
+    return changed == 1
 
 
 @transaction.atomic

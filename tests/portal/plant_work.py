@@ -4,7 +4,8 @@ import datetime as dt
 from pathlib import Path
 
 from apps.access import authorization
-from apps.access.models import Grant
+from apps.access import operations as access
+from apps.access.models import Grant, GrantExtension
 from apps.access.permits import ConnectionPermit
 from apps.accounts.models import User
 from apps.inventory.models import CredentialKind
@@ -26,6 +27,7 @@ from apps.sessions.lifecycle import EndReason
 from apps.sessions.models import GatewayNode, Session
 from apps.vault import operations as vault
 from apps.vault.secret_values import Secret
+from tests import factories
 from tests.factories import SET_UP, clock
 
 FINGERPRINT = "SHA256:" + "k" * 43
@@ -158,3 +160,17 @@ def sealed_recording(
     recordings.seal_recording(recording_id=start.recording_id, sealed=sealed, now=now)
     assert recordings.verify_recording(recording_id=start.recording_id, now=now)
     return Recording.objects.get(pk=start.recording_id)
+
+
+def extension(grant: Grant) -> GrantExtension:
+    """Return a question for more time on `grant` that waits for an approver."""
+    asked = access.ask_extension(
+        grant_id=grant.pk,
+        by=grant.person,
+        minutes=30,
+        reason="The pump does not start",
+        source_address="192.0.2.7",
+        now=factories.clock(),
+    )
+    assert isinstance(asked, GrantExtension), asked
+    return asked

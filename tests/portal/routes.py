@@ -12,7 +12,7 @@ from typing import Any
 
 from django.urls import reverse
 
-from apps.access.models import AccessRequest, Grant
+from apps.access.models import AccessRequest, Grant, GrantExtension
 from apps.accounts import operations as accounts
 from apps.accounts.models import SshPublicKey, User
 from apps.inventory import operations as inventory
@@ -64,6 +64,7 @@ class Scene:
     elsewhere: factories.Plant
     asked: AccessRequest
     grant: Grant
+    extension: GrantExtension
     live: Session
     frozen: Session
     recording: Recording
@@ -102,6 +103,7 @@ def scene() -> Scene:
         here=here,
         elsewhere=elsewhere,
         grant=grant,
+        extension=plant_work.extension(factories.grant(here, minutes=60)),
         live=plant_work.live_session(grant, node),
         frozen=frozen,
         recording=recording,
@@ -335,6 +337,20 @@ ROUTES = [
     ),
     # Asking for access, deciding, giving it back.
     Route(name="my-access", get=_READ_BY_ALL, post=_NO_METHOD),
+    Route(
+        name="extension-ask",
+        get=_NO_METHOD,
+        post=only(302, OWNER),
+        target=lambda scene: {"grant_id": scene.grant.pk},
+        body=lambda scene: {"minutes": 30, "reason": "The pump does not start"},
+    ),
+    Route(
+        name="extension-detail",
+        get=only(200, APPROVER),
+        post=only(302, APPROVER),
+        target=lambda scene: {"extension_id": scene.extension.pk},
+        body=lambda scene: {"verdict": "approve", "minutes": 15},
+    ),
     Route(
         name="graces-end",
         get=_NO_METHOD,

@@ -132,3 +132,23 @@ class ReasonForm(forms.Form):
         help_text="The engineer is told this.",
         error_messages={"required": "Say why: the engineer is told it."},
     )
+
+
+class AskExtensionForm(forms.Form):
+    """More time on a grant that holds; the policy says whether it may be asked."""
+
+    minutes = forms.IntegerField(label="Minutes more", min_value=1)
+    reason = forms.CharField(label="Why", max_length=_REASON_LENGTH)
+
+    def __init__(self, *args: object, rules: RequestRules, **kwargs: object) -> None:
+        """Offer lengths of time within `rules`."""
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.fields["minutes"].widget.attrs.update(
+            min=rules.step_minutes, max=rules.maximum_minutes, step=rules.step_minutes
+        )
+
+
+class DecideExtensionForm(DecisionForm):
+    """An approver's verdict on more time."""
+
+    version = None  # type: ignore[assignment]  # Django's way to drop a field

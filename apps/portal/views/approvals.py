@@ -38,7 +38,12 @@ def approvals(request: HttpRequest) -> HttpResponse:
         .order_by("-decided_at")[:10]
     )
     page = Paginator(waiting, _PER_PAGE).get_page(request.GET.get("page"))
-    context = {"page": page, "decided": decided, "now": now}
+    context = {
+        "page": page,
+        "decided": decided,
+        "now": now,
+        "extensions": queries.extensions_awaiting(person, now=now),
+    }
     return render(request, "portal/approvals.html", context)
 
 

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET
 
 from apps.access import queries
 from apps.access.lifecycle import RequestState
-from apps.access.models import AccessRequest, Grant
+from apps.access.models import AccessRequest, Grant, GrantExtension
 from apps.accounts.models import User
 from apps.accounts.queries import graces_of
 from apps.inventory.models import EndMode
@@ -41,6 +41,7 @@ class ActiveGrant:
     command: str
     live_sessions: int
     note: str
+    extension: GrantExtension | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,8 @@ class EarlierGrant:
 def my_access(request: HttpRequest) -> HttpResponse:
     person, now = signed_in(request), timezone.now()
     grants = queries.grants_of(person).prefetch_related(
-        Prefetch("sessions", Session.objects.select_related("lease__receipt"))
+        Prefetch("sessions", Session.objects.select_related("lease__receipt")),
+        Prefetch("extensions", GrantExtension.objects.select_related("decided_by")),
     )
     waiting = queries.requests_visible_to(person).filter(
         requester=person, state=RequestState.PENDING, lapses_at__gt=now
@@ -107,6 +109,7 @@ def _active(person: User, grants: list[Grant]) -> list[ActiveGrant]:
                 grant=grant,
                 command=door.command(person.username, grant.asset.name, account),
                 live_sessions=sum(s.is_live for s in grant.sessions.all()),
+                extension=next(iter(grant.extensions.all()), None),
                 note=f"of {minutes}, ends {grant.ends_at:%H:%M} UTC, {then}",
             )
         )

@@ -96,6 +96,10 @@ def session_detail(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
             and bool(access.may_revoke(person, session.grant)),
             "crypto": PROFILES[session.crypto_profile],
             "form": ReasonForm(),
+            "may_ask_more": grant_is_active
+            and session.is_live
+            and session.person_id == person.pk,
+            "extension": session.grant.extensions.first(),
             "steps": way_of(session.grant.request, now=now),
             "zone": session.asset.zone.site.time_zone,
             "lasted": session.duration(now),

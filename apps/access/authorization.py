@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
@@ -13,6 +14,7 @@ from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
 from apps.access.policy import decide_connection, decide_freshness
 from apps.accounts.models import User
+from apps.accounts.queries import has_usable_key
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
@@ -77,6 +79,61 @@ def authorize_connection(
         door=door,
         now=now,
         grace_age=grace_age,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JumpDestination:
+    """An asset that a person may knock at through a jump. No permit: that is decided
+    when the account is known."""
+
+    asset_name: str
+    # The asset's name, alone and with its site.
+    names: tuple[str, ...]
+    port: int
+
+
+@transaction.atomic
+def find_jump_destination(
+    *,
+    user: User,
+    key_id: uuid.UUID,
+    name: str,
+    source_address: str,
+    now: dt.datetime,
+) -> JumpDestination | Denied:
+    """Return the asset `name` or `name.site` when `user` holds or held a grant there.
+
+    Every other name is answered alike, whether there is such an asset or not. The key
+    that was signed in with must still be the person's.
+    """
+    person = User.objects.get(pk=user.pk)
+    label, dot, site = name.lower().removesuffix(".").partition(".")
+    asset = asset_by_name(label)
+    if asset is not None and dot and asset.zone.site.slug.lower() != site:
+        asset = None
+    denial = None
+    if asset is None:
+        denial = Denied(DenialCode.UNKNOWN_ASSET)
+    elif not (
+        has_usable_key(person, key_id)
+        and Grant.objects.filter(person=person, asset=asset).exists()
+    ):
+        denial = Denied(DenialCode.NO_GRANT)
+    if asset is None or denial is not None:
+        return _denied(
+            denial or Denied(DenialCode.UNKNOWN_ASSET),
+            person=person,
+            asset=asset,
+            asset_name=asset.name if asset else name[:200],
+            account_name="",
+            source_address=source_address,
+            now=now,
+        )
+    return JumpDestination(
+        asset_name=asset.name,
+        names=(asset.name, f"{asset.name}.{asset.zone.site.slug.lower()}"),
+        port=asset.port,
     )
 
 

@@ -49,6 +49,11 @@ def usable_key(*, handle: str, fingerprint: str) -> SshPublicKey | None:
     )
 
 
+def has_usable_key(user: User, key_id: uuid.UUID) -> bool:
+    """Say whether this key may still be signed in with, as `user`."""
+    return SshPublicKey.objects.usable().filter(pk=key_id, user=user).exists()
+
+
 def keys_of(user: User) -> QuerySet[SshPublicKey]:
     """Return the keys of `user` that were not removed, newest first."""
     return SshPublicKey.objects.filter(user=user, removed_at=None)

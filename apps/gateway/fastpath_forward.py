@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from asyncssh.channel import SSHChannel, SSHTCPChannel
@@ -14,6 +15,15 @@ class ForwardChannel(_ChannelBase, SSHTCPChannel[bytes]):
 
     given_up = False
     """True when nobody waits for the asset's answer any more."""
+
+    on_gone: Callable[[], None] | None = None
+    """Called once, when the channel has ended in whatever way."""
+
+    def _cleanup(self, exc: Exception | None = None) -> None:
+        super()._cleanup(exc)
+        on_gone, self.on_gone = self.on_gone, None
+        if on_gone is not None:
+            on_gone()
 
     async def _finish_open_request(self, result: Any) -> None:
         """Confirm the opening; the session says when reading begins.

@@ -49,8 +49,9 @@ from apps.gateway.engineer_connection import (
 from apps.gateway.fastpath_forward import ForwardChannel, new_forward_channel
 from apps.gateway.forward_relay import FORWARD_LIMIT, FORWARD_WINDOW
 from apps.gateway.forwarding import AskedForward
-from apps.gateway.front_forward import FrontForward, open_forward
+from apps.gateway.front_forward import open_forward
 from apps.gateway.front_session import REFUSAL_SECONDS, FrontSession
+from apps.gateway.jumps import JUMP_ONLY_LINE, JumpHost, Jumps, SignedIn
 from apps.gateway.limits import LoginGate
 from apps.gateway.live import CHANNEL_LIMIT, Core, LiveSession
 from apps.gateway.opening import open_session
@@ -136,6 +137,7 @@ class Door:
     core: Core
     gate: LoginGate
     connections: set[EngineerConnection]
+    jump_host: JumpHost | None = None
 
 
 class Engineer(asyncssh.SSHServer):
@@ -156,6 +158,7 @@ class Engineer(asyncssh.SSHServer):
         self._session: LiveSession | None = None
         self._refusals = 0
         self._refused_forwards = 0
+        self._jumps: Jumps | None = None
         self._closed = False
         self.gone = asyncio.Event()
 
@@ -181,6 +184,8 @@ class Engineer(asyncssh.SSHServer):
         self.gone.set()
         self._door.gate.release(id(self), self.source_address)
         self._door.connections.discard(self.connection)
+        if self._jumps is not None:
+            self._jumps.close()
         if self._session is not None:
             self._session.client_lost(exc)
         login = self.authentication.login
@@ -258,24 +263,43 @@ class Engineer(asyncssh.SSHServer):
     async def auth_completed(self) -> None:
         """Open the session while the client still asks for its channel."""
         self._door.gate.release(id(self), self.source_address)
+        owner, login = self.authentication.owner, self.authentication.login
+        if owner is not None and login is not None and login.asset is None:
+            self._begin_jumps(owner)
+            return
         self._opening = self._core.tasks.spawn(
             self._open(), "open a session", expected=(OpeningRefusedError,)
         )
         self._opening.add_done_callback(self._opened)
 
+    def _begin_jumps(self, owner: KeyOwner) -> None:
+        """Wait for what this connection is for; it opens no session by itself."""
+        host = self._door.jump_host
+        if host is None:
+            self.leave(JUMP_ONLY_LINE)
+            return
+        signed_in = self._core.tasks.spawn(
+            self._core.blocking.run(
+                _sign_in,
+                owner=owner,
+                source_address=self.source_address,
+                grace_age=self.authentication.grace_age,
+                code_checked_at=self._factors.code_checked_at,
+            ),
+            "note a sign-in",
+        )
+        outside = SignedIn(
+            owner,
+            asyncio.get_running_loop().time(),
+            self.authentication.grace_age,
+        )
+        self._jumps = Jumps(host, self, outside, signed_in)
+
     async def _open(self) -> LiveSession:
         owner, login = self.authentication.owner, self.authentication.login
         if owner is None or login is None:
             raise OpeningRefusedError("nobody has signed in")
-        permit = await self._core.blocking.run(
-            _sign_in_and_authorize,
-            owner=owner,
-            asset_name=login.asset,
-            account_name=login.account,
-            source_address=self.source_address,
-            grace_age=self.authentication.grace_age,
-            code_checked_at=self._factors.code_checked_at,
-        )
+        permit = await self._authorize(owner, login)
         if isinstance(permit, Denied):
             raise OpeningRefusedError(authorization.outside_message(permit))
         return await open_session(
@@ -283,6 +307,18 @@ class Engineer(asyncssh.SSHServer):
             permit,
             client=self,
             client_version=self.connection.get_extra_info("client_version", ""),
+        )
+
+    async def _authorize(self, owner: KeyOwner, login: ParsedLogin) -> Any:
+        """Write the sign-in down and return the permit, or why not."""
+        return await self._core.blocking.run(
+            _sign_in_and_authorize,
+            owner=owner,
+            asset_name=login.asset or "",
+            account_name=login.account,
+            source_address=self.source_address,
+            grace_age=self.authentication.grace_age,
+            code_checked_at=self._factors.code_checked_at,
         )
 
     def _opened(self, opening: asyncio.Task[LiveSession]) -> None:
@@ -320,8 +356,10 @@ class Engineer(asyncssh.SSHServer):
 
     def forward_requested(
         self, asked: AskedForward
-    ) -> tuple[ForwardChannel, Coroutine[Any, Any, FrontForward]]:
+    ) -> tuple[ForwardChannel, Coroutine[Any, Any, asyncssh.SSHTCPSession[bytes]]]:
         """Take a forward; it is answered when the asset has answered (R19, R27)."""
+        if self._jumps is not None:
+            return self._jumps.requested(asked)
         if self._count_channels(ForwardChannel) >= FORWARD_LIMIT:
             line = f"a session has at most {FORWARD_LIMIT} forwards at a time"
             self.refused_forward(line)
@@ -333,7 +371,7 @@ class Engineer(asyncssh.SSHServer):
 
     async def _admit(self) -> FrontSession:
         opening = self._opening
-        line = "nobody has signed in"
+        line = JUMP_ONLY_LINE if self._jumps is not None else "nobody has signed in"
         if opening is not None:
             try:
                 return FrontSession(self, await asyncio.shield(opening))
@@ -398,6 +436,10 @@ class Engineer(asyncssh.SSHServer):
         if not self._closed:
             self.connection.disconnect_now(code, f"{PREFIX}{line}")
 
+    def leave(self, line: str) -> None:
+        """Tell the client why and close its connection (`jumps.OuterSide`)."""
+        self._disconnect(DISC_BY_APPLICATION, line)
+
     def close(self, line: str) -> None:
         """Tell the client why and close its socket (`ClientSide`).
 
@@ -421,6 +463,27 @@ class Engineer(asyncssh.SSHServer):
             await channel.wait_closed()
 
 
+def _sign_in(
+    *,
+    owner: KeyOwner,
+    source_address: str,
+    grace_age: dt.timedelta | None,
+    code_checked_at: dt.datetime | None,
+) -> None:
+    if grace_age is not None:
+        # It was written down when the grace was looked at.
+        return
+    now = timezone.now()
+    ssh_sign_in.sign_in(
+        user=owner.user,
+        key_id=owner.key_id,
+        grace_minutes=access.longest_grace_for(owner.user, now=now),
+        source_address=source_address,
+        verified_at=code_checked_at or now,
+        now=now,
+    )
+
+
 def _sign_in_and_authorize(
     *,
     owner: KeyOwner,
@@ -430,23 +493,18 @@ def _sign_in_and_authorize(
     grace_age: dt.timedelta | None,
     code_checked_at: dt.datetime | None,
 ) -> Any:
-    now = timezone.now()
-    if grace_age is None:
-        # By a grace the sign-in was written down when the grace was looked at.
-        ssh_sign_in.sign_in(
-            user=owner.user,
-            key_id=owner.key_id,
-            grace_minutes=access.longest_grace_for(owner.user, now=now),
-            source_address=source_address,
-            verified_at=code_checked_at or now,
-            now=now,
-        )
+    _sign_in(
+        owner=owner,
+        source_address=source_address,
+        grace_age=grace_age,
+        code_checked_at=code_checked_at,
+    )
     return authorization.authorize_connection(
         user=owner.user,
         asset_name=asset_name,
         account_name=account_name,
         source_address=source_address,
         door=DOOR,
-        now=now,
+        now=timezone.now(),
         grace_age=grace_age,
     )

@@ -17,6 +17,8 @@ from apps.gateway import algorithms
 from apps.gateway.blocking import Blocking
 from apps.gateway.engineer_connection import EngineerConnection
 from apps.gateway.fastpath_self_test import self_test
+from apps.gateway.inner_engineer import InnerServers
+from apps.gateway.jumps import JumpHost
 from apps.gateway.limits import LoginGate, LoginLimits
 from apps.gateway.live import Core
 from apps.gateway.lost_gateways import RECOVERY_SECONDS, LostGateways
@@ -114,7 +116,8 @@ class GatewayService:
             vault.service_key, ServiceKeyPurpose.GATEWAY_HOST, now=timezone.now()
         )
         self.host_key_line = host_key.public_line
-        options = await self._options(host_key.private_pem.reveal())
+        host_key_pair = asyncssh.import_private_key(host_key.private_pem.reveal())
+        options = await self._options([host_key_pair])
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: EngineerConnection(loop, options),
@@ -142,6 +145,11 @@ class GatewayService:
             check_now=self._check_now,
         )
         self._door = Door(self._core, LoginGate(settings.login), set())
+        servers = InnerServers(self._door, self._blocking, host_key_pair, self._options)
+        self._door.jump_host = JumpHost(self._blocking, servers.make)
+        await self._blocking.run(
+            vault.service_key, ServiceKeyPurpose.JUMP_AUTHORITY, now=timezone.now()
+        )
         self._watchdog = Watchdog(self._core, settings.watchdog, self._given_up)
         self._supervise(self._watchdog.run, "watchdog")
         self._supervise(self._watchdog.run_heartbeat, "heartbeat")
@@ -155,11 +163,13 @@ class GatewayService:
         await self._link.start()
         await self._server.start_serving()
 
-    async def _options(self, host_key_pem: str) -> asyncssh.SSHServerConnectionOptions:
+    async def _options(
+        self, host_keys: list[Any]
+    ) -> asyncssh.SSHServerConnectionOptions:
         options: asyncssh.SSHServerConnectionOptions
         options = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=self._engineer,
-            server_host_keys=[asyncssh.import_private_key(host_key_pem)],
+            server_host_keys=host_keys,
             server_version=VERSION,
             kex_algs=list(algorithms.KEX),
             encryption_algs=[*algorithms.GCM, *algorithms.CHACHA],

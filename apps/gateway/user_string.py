@@ -1,7 +1,8 @@
 """The SSH user name as an address: who connects, to what, as whom. Pure.
 
-`me@asset` and `me@account@asset`; `:` and `+` may stand for `@`, because some clients
-and tools give `@` a meaning of their own. One separator is used throughout.
+`me@asset` and `me@account@asset`; `me` alone is somebody who jumps (`ssh -J`). `:` and
+`+` may stand for `@`, because some clients and tools give `@` a meaning of their own.
+One separator is used throughout.
 
 The parts are names, never paths: nothing from here is put into a file name or a
 template (R37). Whether they exist is decided elsewhere, and an unknown name is answered
@@ -32,12 +33,13 @@ class ParsedLogin:
 
     `handle` and `asset` are lower case, as both are unique without regard to case;
     `account` is kept as typed, because login names on assets are case-sensitive. None
-    means: the only account the engineer may use there.
+    means: the only account the engineer may use there. Without an asset the connection
+    may carry jumps and nothing else.
     """
 
     handle: str
     account: str | None
-    asset: str
+    asset: str | None
 
 
 class UserStringError(ValueError):
@@ -56,17 +58,17 @@ def parse_user_string(text: str) -> ParsedLogin:
     if len(text) > MAX_LENGTH:
         raise UserStringError(f"the user name is too long; {USAGE}")
     used = [separator for separator in SEPARATORS if separator in text]
-    if not used:
-        raise UserStringError(f"the user name names no asset; {USAGE}")
     if len(used) > 1:
         raise UserStringError(f"the user name mixes separators; {USAGE}")
-    parts = text.split(used[0])
+    parts = text.split(used[0]) if used else [text]
     if len(parts) > 3:
         raise UserStringError(f"the user name has too many parts; {USAGE}")
     if not all(parts):
         raise UserStringError(f"the user name has an empty part; {USAGE}")
-    if not all(_is_name(part) for part in parts):
+    if not all(is_name(part) for part in parts):
         raise UserStringError(f"the user name has forbidden characters; {USAGE}")
+    if len(parts) == 1:
+        return ParsedLogin(handle=parts[0].lower(), account=None, asset=None)
     handle, *account, asset = parts
     return ParsedLogin(
         handle=handle.lower(),
@@ -75,7 +77,8 @@ def parse_user_string(text: str) -> ParsedLogin:
     )
 
 
-def _is_name(part: str) -> bool:
+def is_name(part: str) -> bool:
+    """Say whether `part` can be a handle, an account or an asset."""
     return (
         len(part) <= MAX_PART and _PART.fullmatch(part) is not None and ".." not in part
     )

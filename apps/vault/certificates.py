@@ -1,16 +1,22 @@
-"""The SSH user authority of a site: short certificates for one log-in. Pure.
+"""Certificates of SSH authorities: of users for one log-in, of hosts for jumps. Pure.
 
 SSH looks at a certificate at log-in only (PROTOCOL.certkeys of OpenSSH), so one that
 lives just long enough to log in is dead by itself before nearly every session ends.
 """
 
 import datetime as dt
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     SSHCertificateBuilder,
     SSHCertificateType,
+    load_ssh_public_key,
 )
 
 from apps.vault import ssh_keys
@@ -20,7 +26,10 @@ from apps.vault.secret_values import Secret
 CERTIFICATE_ALGORITHM = "ssh-ed25519-cert-v01@openssh.com"
 # How far a target's clock may be behind ours without refusing a fresh certificate.
 CLOCK_ALLOWANCE = dt.timedelta(minutes=5)
+HOST_CERTIFICATE_VALIDITY = dt.timedelta(days=1)
 _LARGEST_SERIAL = 2**64 - 1
+# No pattern: OpenSSH matches `*` and `?` in the principals of hosts.
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9_-])?")
 
 
 class TooLateForCertificateError(ValueError):
@@ -42,6 +51,41 @@ def generate_authority() -> tuple[Secret, str]:
     """Return (private key in OpenSSH's PEM form, public line) of a new authority."""
     key = ssh_keys.generate_key()
     return ssh_keys.private_text(key), ssh_keys.public_line(key)
+
+
+def issue_host_certificate(
+    *,
+    authority: Secret,
+    public_line: str,
+    names: Sequence[str],
+    serial: int,
+    now: dt.datetime,
+) -> str:
+    """Return the line of a certificate that says: this key may answer as `names`.
+
+    Good from five minutes ago for a day (`HOST_CERTIFICATE_VALIDITY`).
+
+    Raises: ValueError for unusable names, serial or key.
+    """
+    if not names or not all(_HOST_NAME.fullmatch(name) for name in names):
+        raise ValueError("the names of a host are small letters, digits, - _ and .")
+    if not 0 < serial <= _LARGEST_SERIAL:
+        raise ValueError("a serial number is positive and fits in 64 bits")
+    key = load_ssh_public_key(public_line.encode("ascii"))
+    if not isinstance(key, Ed25519PublicKey):
+        raise ValueError("only Ed25519 host keys are certified")
+    certificate = (
+        SSHCertificateBuilder()
+        .public_key(key)
+        .type(SSHCertificateType.HOST)
+        .key_id(names[0].encode())
+        .serial(serial)
+        .valid_principals([name.encode() for name in names])
+        .valid_after(int((now - CLOCK_ALLOWANCE).timestamp()))
+        .valid_before(int((now + HOST_CERTIFICATE_VALIDITY).timestamp()))
+        .sign(ssh_keys.load_private_key(authority))
+    )
+    return certificate.public_bytes().decode("ascii")
 
 
 def issue_certificate(

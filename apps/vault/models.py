@@ -31,6 +31,7 @@ class ServiceKeyPurpose(models.TextChoices):
     """What one of Sluice's own keys is for."""
 
     GATEWAY_HOST = "gateway-host", "SSH host key of the gateway"
+    JUMP_AUTHORITY = "jump-authority", "Vouches for assets at jumps"
     RECORDING_SEAL = "recording-seal", "Signs recordings"
     LEDGER_SEAL = "ledger-seal", "Signs exported heads of the ledger"
 

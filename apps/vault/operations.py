@@ -4,7 +4,9 @@ Withdrawing a lease is `apps.vault.withdrawals`; its door is here, too.
 """
 
 import datetime as dt
+import secrets
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,7 +18,7 @@ from apps.audit.kinds import Kind
 from apps.audit.operations import Party
 from apps.inventory.crypto_profiles import PROFILES
 from apps.inventory.models import CredentialKind, Site, TargetAccount
-from apps.vault import ssh_keys
+from apps.vault import certificates, ssh_keys
 from apps.vault.certificates import (
     CERTIFICATE_ALGORITHM,
     TooLateForCertificateError,
@@ -198,6 +200,24 @@ def service_key(purpose: str, *, now: dt.datetime) -> LoadedServiceKey:
             if row is None:
                 raise
     return _loaded(row)
+
+
+def issue_host_certificate(
+    *, public_line: str, names: Sequence[str], now: dt.datetime
+) -> str:
+    """Return a certificate (a line) by which the key answers as the host `names`.
+
+    Signed by Sluice's own authority for jumps, which is made at first use. Good for a
+    day. Raises: ValueError for unusable names or another key than Ed25519.
+    """
+    authority = service_key(ServiceKeyPurpose.JUMP_AUTHORITY, now=now)
+    return certificates.issue_host_certificate(
+        authority=authority.private_pem,
+        public_line=public_line,
+        names=names,
+        serial=secrets.randbelow(2**63) + 1,
+        now=now,
+    )
 
 
 def load_service_key(key_id: uuid.UUID) -> LoadedServiceKey:

@@ -141,7 +141,7 @@ async def test_r11_also_while_an_answer_is_on_its_way(sign_in, book):
 async def test_a_malformed_user_name_leaves_nobody(sign_in):
     await prove_key(sign_in)
     with pytest.raises(UserStringError):
-        sign_in.begin("ann")
+        sign_in.begin("@ann")
     assert sign_in.stage is Stage.NOBODY
     assert not await sign_in.key_offered("ann", "k-ann")
 

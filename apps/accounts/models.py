@@ -20,6 +20,10 @@ HANDLE = RegexValidator(
 )
 
 
+BANNER_LENGTH = 2000
+CONSENT_LENGTH = 1000
+
+
 class UserQuerySet(models.QuerySet["User"]):
     """Row sets of people."""
 
@@ -186,3 +190,35 @@ class SignInGrace(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key.name} from {self.source_address}"
+
+
+class SignInNotice(models.Model):
+    """What people are told before and at sign-in; the newest row counts."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    # Shown before anybody has signed in, over SSH and in the portal.
+    banner = models.TextField(blank=True, max_length=BANNER_LENGTH)
+    # Shown to those who have signed in over SSH.
+    consent = models.TextField(blank=True, max_length=CONSENT_LENGTH)
+    consent_required = models.BooleanField(default=False)
+    # A shell on a terminal begins with who, where and until when.
+    greets = models.BooleanField(default=False)
+    made_at = models.DateTimeField()
+    made_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+
+    class Meta:
+        ordering = ["-made_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(consent_required=False) | ~models.Q(consent=""),
+                name="consent_that_is_required_has_a_text",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"notice of {self.made_at:%Y-%m-%d %H:%M}"
+
+    @property
+    def party(self) -> Party:
+        """Return this notice as the ledger keeps it."""
+        return Party("notice", str(self.pk), str(self))

@@ -51,12 +51,13 @@ def sign_in(
     source_address: str,
     verified_at: dt.datetime,
     now: dt.datetime,
+    consent_to: uuid.UUID | None = None,
 ) -> None:
     """Write that `user` signed in with key and code, and begin the grace.
 
     `grace_minutes` is the longest that any zone the person may enter allows; each zone
     asks for its own when the grace is used. `verified_at` is when the code was checked:
-    a signal since then leaves no grace.
+    a signal since then leaves no grace. `consent_to` is the notice they agreed to.
     """
     key = (
         SshPublicKey.objects.select_for_update(of=("self",), no_key=True)
@@ -76,7 +77,12 @@ def sign_in(
         actor=user.party,
         subject=user.party,
         source_address=source_address,
-        data={"door": DOOR, "factors": list(FULL), "grace_until": until},
+        data={
+            "door": DOOR,
+            "factors": list(FULL),
+            "grace_until": until,
+            "consent_to": consent_to,
+        },
     )
 
 
@@ -121,12 +127,14 @@ def sign_in_by_grace(
     minutes: int,
     source_address: str,
     now: dt.datetime,
+    not_before: dt.datetime | None = None,
 ) -> dt.timedelta | None:
     """Sign `user` in by the key alone; return how long ago the full sign-in was.
 
     None when the code is needed: no grace for exactly this key and source address, or
-    the full sign-in is `minutes` (the zone's) or more ago. The grace's row is locked,
-    so that either this sign-in or what ends the grace comes first.
+    the full sign-in is `minutes` (the zone's) or more ago, or was before `not_before`
+    (a text came since that has to be agreed to). The grace's row is locked, so that
+    either this sign-in or what ends the grace comes first.
     """
     if minutes <= 0:
         return None
@@ -152,6 +160,8 @@ def sign_in_by_grace(
     )
     # A database may compare text by rules of its own; the address must be the same.
     if grace is None or grace.source_address != source_address:
+        return None
+    if not_before is not None and grace.signed_in_at < not_before:
         return None
     SshPublicKey.objects.filter(pk=key.pk).update(last_used_at=now)
     audit.record(

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     SIGNED_OUT = "accounts.sign_in.ended"
     SIGNED_OUT_EVERYWHERE = "accounts.sign_in.ended_everywhere"
     GRACE_ENDED = "accounts.grace.ended"
+    NOTICE_CHANGED = "accounts.notice.changed"
     SITE_ADDED = "inventory.site.added"
     SITE_CHANGED = "inventory.site.changed"
     MEMBER_ADDED = "inventory.member.added"
@@ -105,6 +106,7 @@ SENTENCES: dict[Kind, str] = {
     Kind.SIGN_IN_REFUSED: "A sign-in was refused.",
     Kind.SIGNED_OUT: "Somebody signed out.",
     Kind.SIGNED_OUT_EVERYWHERE: "Somebody signed out of every browser.",
+    Kind.NOTICE_CHANGED: "What people are told at sign-in was changed.",
     Kind.GRACE_ENDED: "The time in which the key alone signs in was ended early.",
     Kind.SITE_ADDED: "A site was added.",
     Kind.SITE_CHANGED: "A site changed.",

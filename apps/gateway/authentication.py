@@ -9,7 +9,8 @@ This module decides; `server` only carries SSH messages to it. Rules:
 * A grace takes the code's place only after the key was proved, once for each proof; how
   long it holds for what the user name asks for is decided in `access.policy` (R15).
 * A different user name forgets everything (R11), also while an answer is on its way.
-* Empty and blank codes are refused without asking anybody (R12).
+* Empty and blank codes are refused without asking anybody (R12), and so is every code
+  without the consent that is required.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from apps.gateway.user_string import ParsedLogin, UserStringError, parse_user_st
 
 CODE_TRIES: Final = 3
 """Wrong codes on one connection; the account's own throttle counts across them."""
+
+CONSENT_WORD: Final = "yes"
 
 KEY_TRIES: Final = 20
 """Keys that are not the person's, as an agent offers all it has."""
@@ -68,8 +71,9 @@ class Factors(Protocol):
 class Authentication:
     """The progress of one connection."""
 
-    def __init__(self, factors: Factors) -> None:
+    def __init__(self, factors: Factors, *, consent_required: bool = False) -> None:
         self._factors = factors
+        self.consent_required = consent_required
         self._round = 0
         self._user_string: str | None = None
         self._known: dict[str, KeyOwner] = {}
@@ -157,12 +161,19 @@ class Authentication:
         self._complete = True
         return True
 
+    def _code_in(self, answers: Sequence[str]) -> str:
+        """Return the code, where consent is required only behind a yes; else empty."""
+        if not self.consent_required:
+            return answers[0].strip() if len(answers) == 1 else ""
+        agreed = len(answers) == 2 and answers[1].strip().lower() == CONSENT_WORD
+        return answers[0].strip() if agreed else ""
+
     async def code_given(self, user_string: str, answers: Sequence[str]) -> bool:
         """Return whether the one-time code completes the sign-in."""
         owner = self._owner
         if not self._is_current(user_string, Stage.CODE) or owner is None:
             return False
-        code = answers[0].strip() if len(answers) == 1 else ""
+        code = self._code_in(answers)
         if not code or self.exhausted:
             self.wrong_codes += 1
             return False

@@ -98,6 +98,12 @@ class FrontSession(asyncssh.SSHServerSession[bytes]):
             return
         self._relay = relay
         self._channel.answer_start(success=True)
+        if request.kind == "shell":
+            # Only a terminal shows them: what else reads a shell may parse it.
+            for line in self._engineer.first_lines(
+                self._session.permit, self._session.deadline
+            ):
+                relay.notify(line)
 
     async def _refuse(self, kind: str, reason: str) -> None:
         """Show the reason, then fail the request and close the channel."""

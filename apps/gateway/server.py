@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import uuid
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -29,12 +30,14 @@ from django.utils import timezone
 from apps.access import authorization
 from apps.access import queries as access
 from apps.access.denials import Denied
+from apps.access.permits import ConnectionPermit
 from apps.accounts import operations as accounts
 from apps.accounts import queries as people
 from apps.accounts import ssh_sign_in
 from apps.accounts.operations import FactorVerdict
 from apps.audit.operations import Party
 from apps.gateway.authentication import (
+    CONSENT_WORD,
     Authentication,
     KeyOwner,
     Stage,
@@ -54,6 +57,7 @@ from apps.gateway.front_session import REFUSAL_SECONDS, FrontSession
 from apps.gateway.jumps import JUMP_ONLY_LINE, JumpHost, Jumps, SignedIn
 from apps.gateway.limits import LoginGate
 from apps.gateway.live import CHANNEL_LIMIT, Core, LiveSession
+from apps.gateway.notices import Notices
 from apps.gateway.opening import open_session
 from apps.gateway.session_context import OpeningRefusedError
 from apps.gateway.upstream import MAX_PACKET, WINDOW
@@ -75,8 +79,11 @@ are refused without being written down."""
 class DatabaseFactors:
     """Keys, codes and graces from the database."""
 
-    def __init__(self, blocking: Blocking) -> None:
+    def __init__(
+        self, blocking: Blocking, *, consent_since: dt.datetime | None
+    ) -> None:
         self._blocking = blocking
+        self._consent_since = consent_since
         self.source_address = ""
         self.code_checked_at: dt.datetime | None = None
 
@@ -103,6 +110,7 @@ class DatabaseFactors:
             owner=owner,
             asset_name=login.asset,
             source_address=self.source_address,
+            not_before=self._consent_since,
         )
 
 
@@ -118,7 +126,11 @@ def _find_key(handle: str, fingerprint: str) -> KeyOwner | None:
 
 
 def _sign_in_by_grace(
-    *, owner: KeyOwner, asset_name: str | None, source_address: str
+    *,
+    owner: KeyOwner,
+    asset_name: str | None,
+    source_address: str,
+    not_before: dt.datetime | None,
 ) -> dt.timedelta | None:
     now = timezone.now()
     return ssh_sign_in.sign_in_by_grace(
@@ -127,6 +139,7 @@ def _sign_in_by_grace(
         minutes=access.grace_minutes_for(owner.user, asset_name=asset_name, now=now),
         source_address=source_address,
         now=now,
+        not_before=not_before,
     )
 
 
@@ -137,6 +150,7 @@ class Door:
     core: Core
     gate: LoginGate
     connections: set[EngineerConnection]
+    notices: Notices
     jump_host: JumpHost | None = None
 
 
@@ -149,8 +163,14 @@ class Engineer(asyncssh.SSHServer):
     def __init__(self, door: Door) -> None:
         self._door = door
         self._core = door.core
-        self._factors = DatabaseFactors(door.core.blocking)
-        self.authentication = Authentication(self._factors)
+        self._notice = door.notices.current
+        self._factors = DatabaseFactors(
+            door.core.blocking, consent_since=self._notice.consent_since
+        )
+        self.authentication = Authentication(
+            self._factors, consent_required=self._notice.consent_required
+        )
+        self._banner_sent = False
         self.connection: EngineerConnection
         self.source_address = ""
         self.admitted = False
@@ -211,7 +231,10 @@ class Engineer(asyncssh.SSHServer):
         )
 
     def begin_auth(self, username: str) -> bool:
-        """Start from nothing for this user name (R11)."""
+        """Start from nothing for this user name (R11); first, what people are told."""
+        if self._notice.banner and not self._banner_sent:
+            self._banner_sent = True
+            self.connection.send_auth_banner(f"{self._notice.banner}\n")
         try:
             self.authentication.begin(username)
         except UserStringError as error:
@@ -252,7 +275,11 @@ class Engineer(asyncssh.SSHServer):
             instruction = (
                 f"Too many tries: wait {self.authentication.wait_seconds} seconds."
             )
-        return "", instruction, "", [("One-time code: ", False)]
+        prompts = [("One-time code: ", False)]
+        if self._notice.consent_required:
+            instruction = "\n".join(filter(None, [self._notice.consent, instruction]))
+            prompts.append((f"Type {CONSENT_WORD} to agree: ", True))
+        return "", instruction, "", prompts
 
     async def validate_kbdint_response(
         self, username: str, responses: Sequence[str]
@@ -285,6 +312,7 @@ class Engineer(asyncssh.SSHServer):
                 source_address=self.source_address,
                 grace_age=self.authentication.grace_age,
                 code_checked_at=self._factors.code_checked_at,
+                consent_to=self._notice.consent_to,
             ),
             "note a sign-in",
         )
@@ -319,6 +347,7 @@ class Engineer(asyncssh.SSHServer):
             source_address=self.source_address,
             grace_age=self.authentication.grace_age,
             code_checked_at=self._factors.code_checked_at,
+            consent_to=self._notice.consent_to,
         )
 
     def _opened(self, opening: asyncio.Task[LiveSession]) -> None:
@@ -395,6 +424,18 @@ class Engineer(asyncssh.SSHServer):
 
     # for sessions
 
+    def first_lines(self, permit: ConnectionPermit, deadline: dt.datetime) -> list[str]:
+        """Return what a shell on a terminal begins with (`EngineerSide`)."""
+        notice, lines = self._notice, []
+        if notice.greets:
+            lines.append(
+                f"Sluice: {permit.handle} on {permit.asset_name} as "
+                f"{permit.account_name}, until {deadline:%H:%M} UTC, recorded"
+            )
+        if notice.consent and not notice.consent_required:
+            lines += notice.consent.splitlines()
+        return lines
+
     def spawn(self, coroutine: Any, name: str) -> None:
         """Run a task owned by the gateway."""
         self._core.tasks.spawn(coroutine, name)
@@ -469,6 +510,7 @@ def _sign_in(
     source_address: str,
     grace_age: dt.timedelta | None,
     code_checked_at: dt.datetime | None,
+    consent_to: uuid.UUID | None,
 ) -> None:
     if grace_age is not None:
         # It was written down when the grace was looked at.
@@ -481,6 +523,7 @@ def _sign_in(
         source_address=source_address,
         verified_at=code_checked_at or now,
         now=now,
+        consent_to=consent_to,
     )
 
 
@@ -492,12 +535,14 @@ def _sign_in_and_authorize(
     source_address: str,
     grace_age: dt.timedelta | None,
     code_checked_at: dt.datetime | None,
+    consent_to: uuid.UUID | None,
 ) -> Any:
     _sign_in(
         owner=owner,
         source_address=source_address,
         grace_age=grace_age,
         code_checked_at=code_checked_at,
+        consent_to=consent_to,
     )
     return authorization.authorize_connection(
         user=owner.user,

@@ -22,6 +22,7 @@ from apps.gateway.jumps import JumpHost
 from apps.gateway.limits import LoginGate, LoginLimits
 from apps.gateway.live import Core
 from apps.gateway.lost_gateways import RECOVERY_SECONDS, LostGateways
+from apps.gateway.notices import Notices
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.server import Door, Engineer
 from apps.gateway.terminal_link import TerminalLink
@@ -144,7 +145,10 @@ class GatewayService:
             tasks=self._tasks,
             check_now=self._check_now,
         )
-        self._door = Door(self._core, LoginGate(settings.login), set())
+        notices = Notices(self._blocking)
+        await notices.load()
+        self._door = Door(self._core, LoginGate(settings.login), set(), notices)
+        self._supervise(notices.run, "notices")
         servers = InnerServers(self._door, self._blocking, host_key_pair, self._options)
         self._door.jump_host = JumpHost(self._blocking, servers.make)
         await self._blocking.run(

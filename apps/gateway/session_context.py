@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from apps.access.permits import ConnectionPermit
 from apps.gateway.blocking import Blocking
 from apps.recordings.writer import Recorder
 
@@ -62,6 +64,9 @@ class EngineerSide(Protocol):
 
     def refused(self, kind: str, reason: str) -> None:
         """Write down that something was refused (R22)."""
+
+    def first_lines(self, permit: ConnectionPermit, deadline: dt.datetime) -> list[str]:
+        """Return what a shell on a terminal begins with."""
 
     def refused_forward(self, reason: str) -> None:
         """Write down that a forward was refused (R22)."""

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.portal.views import account, graces, people, signin
+from apps.portal.views import account, graces, notice, people, signin
 
 urlpatterns = [
     path("sign-in/", signin.sign_in, name="sign-in"),
@@ -20,6 +20,7 @@ urlpatterns = [
     ),
     path("account/password/", account.change_password, name="password"),
     path("account/recovery-codes/", account.recovery_codes, name="recovery-codes"),
+    path("sign-in-notice/", notice.notice, name="sign-in-notice"),
     path("people/", people.people, name="people"),
     path("people/add/", people.add_person, name="person-add"),
     path("people/<uuid:person_id>/", people.person_detail, name="person-detail"),

@@ -50,6 +50,7 @@ _GROUPS: list[tuple[str, list[tuple[str, str, frozenset[str]]]]] = [
         [
             ("zones", "Zones and conduits", frozenset({"administrator"})),
             ("people", "People", frozenset({"administrator"})),
+            ("sign-in-notice", "Sign-in notice", frozenset({"administrator"})),
         ],
     ),
     (

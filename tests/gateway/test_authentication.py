@@ -181,6 +181,27 @@ async def test_the_tries_survive_a_change_of_name(sign_in):
     assert sign_in.exhausted
 
 
+@pytest.mark.parametrize(
+    ("answers", "complete"),
+    [
+        (["code-ann", "yes"], True),
+        (["code-ann", " Yes "], True),
+        (["code-ann", "no"], False),
+        (["code-ann", ""], False),
+        (["code-ann"], False),
+        (["", "yes"], False),
+        (["code-ann", "yes", "yes"], False),
+        ([], False),
+    ],
+)
+async def test_required_consent_stands_beside_the_code(book, answers, complete):
+    sign_in = Authentication(book, consent_required=True)
+    await prove_key(sign_in)
+    assert await sign_in.code_given("ann@pump", answers) is complete
+    assert (sign_in.stage is Stage.NOTHING) is complete
+    assert book.asked == (["code-ann"] if complete else [])
+
+
 async def test_a_grace_completes_after_the_proved_key(sign_in, book):
     book.grace_age = dt.timedelta(minutes=3)
     await prove_key(sign_in)

@@ -267,6 +267,12 @@ ROUTES = [
         post=only(422, *SIGNED_IN),
         body=lambda scene: {"code": "not-a-code"},
     ),
+    Route(
+        name="sign-in-notice",
+        get=_BY_ADMINISTRATORS,
+        post=_DONE_BY_ADMINISTRATORS,
+        body=lambda scene: {"banner": "For those who are allowed to."},
+    ),
     # People.
     Route(name="people", get=_BY_ADMINISTRATORS, post=_NO_METHOD),
     Route(

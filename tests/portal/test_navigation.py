@@ -26,7 +26,7 @@ def rail(client: Client, address: str = "/account/") -> list[str]:
         ("engineer", set()),
         ("approver", {"Approvals"}),
         ("auditor", {"Ledger"}),
-        ("administrator", {"Zones and conduits", "People"}),
+        ("administrator", {"Zones and conduits", "People", "Sign-in notice"}),
     ],
 )
 def test_each_role_finds_its_pages(role: str, more: set[str]) -> None:

@@ -2,6 +2,8 @@
 
 from django import forms
 
+from apps.accounts.models import BANNER_LENGTH, CONSENT_LENGTH, SignInNotice
+
 
 class SignInForm(forms.Form):
     """The first factor."""
@@ -64,3 +66,38 @@ class EnrolmentCodeForm(CodeForm):
         self.fields["code"].widget.attrs["inputmode"] = "numeric"
         # The secret comes first on this page; the keyboard should not jump past it.
         del self.fields["code"].widget.attrs["autofocus"]
+
+
+class NoticeForm(forms.Form):
+    """What people are told before and at sign-in."""
+
+    banner = forms.CharField(
+        label="Before the sign-in",
+        required=False,
+        max_length=BANNER_LENGTH,
+        help_text="Shown by ssh and on the portal's sign-in page, to anybody.",
+        widget=forms.Textarea(attrs={"rows": 5}),
+    )
+    consent = forms.CharField(
+        label="After the sign-in",
+        required=False,
+        max_length=CONSENT_LENGTH,
+        help_text="Shown over SSH: at the code when people must agree, else when a "
+        "shell begins on a terminal.",
+        widget=forms.Textarea(attrs={"rows": 4}),
+    )
+    consent_required = forms.BooleanField(
+        required=False,
+        label="People must type yes to it with the one-time code",
+        help_text="Who signs in within the MFA grace is not asked again.",
+    )
+    greets = forms.BooleanField(
+        required=False, label="A shell begins with who, where and until when"
+    )
+
+    @classmethod
+    def of(cls, notice: SignInNotice | None) -> "NoticeForm":
+        """Return the form filled with the notice that holds."""
+        if notice is None:
+            return cls(initial={"greets": True})
+        return cls(initial={name: getattr(notice, name) for name in cls.base_fields})

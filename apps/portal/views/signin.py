@@ -23,6 +23,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from apps.accounts import operations as accounts
 from apps.accounts import queries as people
 from apps.accounts.models import HANDLE, User
+from apps.accounts.notices import current_notice
 from apps.portal import pending_sign_in, portal_sessions
 from apps.portal.destinations import safe_destination
 from apps.portal.forms.signin import CodeForm, EnrolmentCodeForm, SignInForm
@@ -61,7 +62,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "portal/sign_in.html",
-        {"form": form, "next": destination},
+        {"form": form, "next": destination, "notice": current_notice()},
         status=_INVALID if form.errors else 200,
     )
 

@@ -40,6 +40,8 @@ class Kind(StrEnum):
     SECRET_STORED = "vault.secret.stored"  # noqa: S105 - a kind, not a secret
     AUTHORITY_MADE = "vault.authority.made"
     SERVICE_KEY_MADE = "vault.service_key.made"
+    GATEWAY_KEY_PREPARED = "vault.gateway_key.prepared"
+    GATEWAY_KEY_SWITCHED = "vault.gateway_key.switched"
     LEASE_ISSUED = "vault.lease.issued"
     LEASE_WITHDRAWING = "vault.lease.withdrawing"
     LEASE_PROVED_DEAD = "vault.lease.proved_dead"
@@ -126,6 +128,8 @@ SENTENCES: dict[Kind, str] = {
     Kind.SECRET_STORED: "A credential was put into the vault.",
     Kind.AUTHORITY_MADE: "A site's SSH certificate authority was made.",
     Kind.SERVICE_KEY_MADE: "One of Sluice's own signing or host keys was made.",
+    Kind.GATEWAY_KEY_PREPARED: "The gateway's next host key was made.",
+    Kind.GATEWAY_KEY_SWITCHED: "The gateway uses its next host key from now on.",
     Kind.LEASE_ISSUED: "A credential was leased for one session.",
     Kind.LEASE_WITHDRAWING: "A lease ended and its credential is being withdrawn.",
     Kind.LEASE_PROVED_DEAD: "A withdrawn credential was tried and refused.",

@@ -119,6 +119,11 @@ class InnerServers:
         default_factory=dict
     )
 
+    def use_host_key(self, key: asyncssh.SSHKey) -> None:
+        """Lend another key to the connections that come: the gateway's own changed."""
+        self.host_key = key
+        self._ready.clear()
+
     async def make(
         self, person: SignedIn, destination: JumpDestination
     ) -> asyncio.Protocol:
@@ -136,14 +141,18 @@ class InnerServers:
         kept = self._ready.get(destination.names[0])
         if kept is not None and now - kept[0] < RENEW_AFTER:
             return kept[1]
+        key = self.host_key
         line = await self.blocking.run(
             vault.issue_host_certificate,
-            public_line=self.host_key.export_public_key("openssh").decode("ascii"),
+            public_line=key.export_public_key("openssh").decode("ascii"),
             names=destination.names,
             now=now,
         )
         certificate = asyncssh.import_certificate(line)
-        options = await self.make_options([(self.host_key, certificate)])
+        options = await self.make_options([(key, certificate)])
+        if key is not self.host_key:
+            # Replaced meanwhile: good for this connection, not for those that come.
+            return options
         if len(self._ready) >= KEPT_OPTIONS:
             self._ready.clear()
         self._ready[destination.names[0]] = (now, options)

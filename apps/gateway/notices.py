@@ -5,24 +5,14 @@ So no connection waits for the database before it is told anything.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
-import logging
 import uuid
 from dataclasses import dataclass
-from typing import Final
-
-from django.db import Error as DatabaseError
 
 from apps.accounts.notices import current_notice
-from apps.audit import wakeup
 from apps.audit.kinds import Kind
 from apps.gateway.blocking import Blocking
-
-logger = logging.getLogger(__name__)
-
-LOOK_SECONDS: Final = 5.0
-"""A change is seen at once by a wake-up, and after so long without one."""
+from apps.gateway.following import Follower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,36 +45,18 @@ class Notices:
 
     def __init__(self, blocking: Blocking) -> None:
         self._blocking = blocking
-        self._wake = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         self.current = Notice()
+        self._follower = Follower(
+            self.load, frozenset({Kind.NOTICE_CHANGED}), "the sign-in notice"
+        )
 
     async def load(self) -> None:
         """Read the notice. Raises: DatabaseError; the one before holds on then."""
         self.current = await self._blocking.run(_read)
 
-    def _changed(self, topic: str) -> None:
-        """Wake up; called in the thread that committed a change."""
-        if topic in {wakeup.UNKNOWN, Kind.NOTICE_CHANGED}:
-            self._loop.call_soon_threadsafe(self._wake.set)
-
     async def run(self) -> None:
         """Follow changes until cancelled."""
-        forget = wakeup.listen(self._changed)
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
-                self._wake.clear()
-                try:
-                    await self.load()
-                except DatabaseError:
-                    logger.exception("the sign-in notice could not be read")
-        finally:
-            forget()
+        await self._follower.run()
 
 
 def _read() -> Notice:

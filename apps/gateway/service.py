@@ -13,10 +13,12 @@ import asyncssh
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
+from apps.audit.kinds import Kind
 from apps.gateway import algorithms
 from apps.gateway.blocking import Blocking
 from apps.gateway.engineer_connection import EngineerConnection
 from apps.gateway.fastpath_self_test import self_test
+from apps.gateway.following import Follower
 from apps.gateway.inner_engineer import InnerServers
 from apps.gateway.jumps import JumpHost
 from apps.gateway.limits import LoginGate, LoginLimits
@@ -41,6 +43,9 @@ logger = logging.getLogger(__name__)
 VERSION: Final = "Sluice"
 """After `SSH-2.0-`: says what it is, not which release."""
 
+HOST_KEY_KINDS: Final = frozenset(
+    {Kind.GATEWAY_KEY_PREPARED, Kind.GATEWAY_KEY_SWITCHED}
+)
 LINK_NAME: Final = "gateway.sock"
 BACKLOG: Final = 1000
 KEEPALIVE_SECONDS: Final = 30
@@ -87,6 +92,9 @@ class GatewayService:
         self._door: Door | None = None
         self.finished = asyncio.Event()
         self.host_key_line = ""
+        self._host_key_pairs: list[asyncssh.SSHKey] = []
+        self._inner: InnerServers | None = None
+        self._front_options: asyncssh.SSHServerConnectionOptions
         self.ssh_port = 0
 
     @property
@@ -113,15 +121,10 @@ class GatewayService:
         log = logger.info if speed.active else logger.warning
         log("fast path %s: %s", "on" if speed.active else "OFF", speed.reason)
         self._recorder_thread.start()
-        host_key = await self._blocking.run(
-            vault.service_key, ServiceKeyPurpose.GATEWAY_HOST, now=timezone.now()
-        )
-        self.host_key_line = host_key.public_line
-        host_key_pair = asyncssh.import_private_key(host_key.private_pem.reveal())
-        options = await self._options([host_key_pair])
+        await self._load_host_keys()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: EngineerConnection(loop, options),
+            lambda: EngineerConnection(loop, self._front_options),
             settings.ssh_host,
             settings.ssh_port,
             backlog=BACKLOG,
@@ -149,11 +152,15 @@ class GatewayService:
         await notices.load()
         self._door = Door(self._core, LoginGate(settings.login), set(), notices)
         self._supervise(notices.run, "notices")
-        servers = InnerServers(self._door, self._blocking, host_key_pair, self._options)
-        self._door.jump_host = JumpHost(self._blocking, servers.make)
+        self._inner = InnerServers(
+            self._door, self._blocking, self._host_key_pairs[0], self._options
+        )
+        self._door.jump_host = JumpHost(self._blocking, self._inner.make)
         await self._blocking.run(
             vault.service_key, ServiceKeyPurpose.JUMP_AUTHORITY, now=timezone.now()
         )
+        host_keys = Follower(self._load_host_keys, HOST_KEY_KINDS, "the host keys")
+        self._supervise(host_keys.run, "host keys")
         self._watchdog = Watchdog(self._core, settings.watchdog, self._given_up)
         self._supervise(self._watchdog.run, "watchdog")
         self._supervise(self._watchdog.run_heartbeat, "heartbeat")
@@ -167,13 +174,30 @@ class GatewayService:
         await self._link.start()
         await self._server.start_serving()
 
+    async def _load_host_keys(self) -> None:
+        """Read the host keys; connections that come use the first, and learn the next.
+
+        Connections that are there keep the key they began with.
+        """
+        keys = await self._blocking.run(vault.host_keys, now=timezone.now())
+        pairs = [asyncssh.import_private_key(k.private_pem.reveal()) for k in keys]
+        if pairs == self._host_key_pairs:
+            return
+        # So that clients learn the next key before it is used (hostkeys-00).
+        self._front_options = await self._options(pairs, send_server_host_keys=True)
+        self._host_key_pairs = pairs
+        self.host_key_line = keys[0].public_line
+        if self._inner is not None:
+            self._inner.use_host_key(pairs[0])
+
     async def _options(
-        self, host_keys: list[Any]
+        self, host_keys: list[Any], *, send_server_host_keys: bool = False
     ) -> asyncssh.SSHServerConnectionOptions:
         options: asyncssh.SSHServerConnectionOptions
         options = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=self._engineer,
             server_host_keys=host_keys,
+            send_server_host_keys=send_server_host_keys,
             server_version=VERSION,
             kex_algs=list(algorithms.KEX),
             encryption_algs=[*algorithms.GCM, *algorithms.CHACHA],

@@ -46,14 +46,21 @@ class ServiceKey(models.Model):
     fingerprint = models.CharField(max_length=80)
     secret = models.ForeignKey(StoredSecret, models.PROTECT, related_name="+")
     created_at = models.DateTimeField()
+    # Null: announced to be the next one, and not used yet (the gateway's host key).
+    in_use_since = models.DateTimeField(null=True, blank=True)
     retired_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
                 fields=["purpose"],
-                condition=Q(retired_at=None),
+                condition=Q(retired_at=None, in_use_since__isnull=False),
                 name="one_service_key_in_use_per_purpose",
+            ),
+            models.UniqueConstraint(
+                fields=["purpose"],
+                condition=Q(retired_at=None, in_use_since=None),
+                name="one_next_service_key_per_purpose",
             ),
         ]
 

@@ -58,14 +58,18 @@ __all__ = [
     "due_withdrawals",
     "end_lease",
     "extend_lease",
+    "host_keys",
     "lease_credential",
     "load_service_key",
     "make_authority",
+    "next_host_key",
     "next_try_at",
     "open_secret",
+    "prepare_host_key",
     "seal_secret",
     "service_key",
     "store_credential",
+    "switch_host_key",
     "withdraw_lease",
 ]
 
@@ -238,13 +242,97 @@ def _loaded(row: ServiceKey) -> LoadedServiceKey:
 def _service_key_in_use(purpose: str) -> ServiceKey | None:
     return (
         ServiceKey.objects.select_related("secret")
-        .filter(purpose=purpose, retired_at=None)
+        .filter(purpose=purpose, retired_at=None, in_use_since__isnull=False)
+        .first()
+    )
+
+
+def host_keys(*, now: dt.datetime) -> list[LoadedServiceKey]:
+    """Return the gateway's host keys: the one in use, then the next if there is one."""
+    current = service_key(ServiceKeyPurpose.GATEWAY_HOST, now=now)
+    following = next_host_key()
+    return [current, *([_loaded(following)] if following else [])]
+
+
+def next_host_key() -> ServiceKey | None:
+    """Return the host key that clients are told of and that is not used yet."""
+    return (
+        ServiceKey.objects.select_related("secret")
+        .filter(
+            purpose=ServiceKeyPurpose.GATEWAY_HOST, retired_at=None, in_use_since=None
+        )
         .first()
     )
 
 
 @transaction.atomic
-def _make_service_key(purpose: str, *, now: dt.datetime) -> ServiceKey:
+def prepare_host_key(*, by: Party, now: dt.datetime) -> ServiceKey:
+    """Make the gateway's next host key, so that clients learn it before it is used.
+
+    Raises: VaultRefusedError when there is one already.
+    """
+    service_key(ServiceKeyPurpose.GATEWAY_HOST, now=now)
+    try:
+        with transaction.atomic():
+            row = _make_service_key(
+                ServiceKeyPurpose.GATEWAY_HOST, now=now, in_use=False
+            )
+    except IntegrityError:
+        raise VaultRefusedError(
+            "The next host key is there already: switch to it first."
+        ) from None
+    audit.record(
+        Kind.GATEWAY_KEY_PREPARED,
+        now=now,
+        actor=by,
+        subject=_gateway_key_party(row),
+        data={"fingerprint": row.fingerprint, "public_key": row.public_line},
+    )
+    return row
+
+
+@transaction.atomic
+def switch_host_key(*, by: Party, now: dt.datetime) -> ServiceKey:
+    """Put the gateway's next host key to use and retire the one before.
+
+    Raises: VaultRefusedError when no next one was prepared.
+    """
+    rows = list(
+        ServiceKey.objects.select_for_update()
+        .filter(purpose=ServiceKeyPurpose.GATEWAY_HOST, retired_at=None)
+        .order_by("in_use_since")
+    )
+    current = next((row for row in rows if row.in_use_since is not None), None)
+    following = next((row for row in rows if row.in_use_since is None), None)
+    if following is None:
+        raise VaultRefusedError("There is no next host key: prepare one first.")
+    if current is not None:
+        current.retired_at = now
+        current.save(update_fields=["retired_at"])
+    following.in_use_since = now
+    following.save(update_fields=["in_use_since"])
+    audit.record(
+        Kind.GATEWAY_KEY_SWITCHED,
+        now=now,
+        actor=by,
+        subject=_gateway_key_party(following),
+        data={
+            "fingerprint": following.fingerprint,
+            "fingerprint_before": current.fingerprint if current else "",
+            "known_for": now - following.created_at,
+        },
+    )
+    return following
+
+
+def _gateway_key_party(row: ServiceKey) -> Party:
+    return Party("service-key", str(row.pk), ServiceKeyPurpose(row.purpose).label)
+
+
+@transaction.atomic
+def _make_service_key(
+    purpose: str, *, now: dt.datetime, in_use: bool = True
+) -> ServiceKey:
     key = ssh_keys.generate_key()
     line = ssh_keys.public_line(key)
     row = ServiceKey.objects.create(
@@ -257,6 +345,7 @@ def _make_service_key(purpose: str, *, now: dt.datetime) -> ServiceKey:
             now=now,
         ),
         created_at=now,
+        in_use_since=now if in_use else None,
     )
     audit.record(
         Kind.SERVICE_KEY_MADE,

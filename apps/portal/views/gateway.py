@@ -23,7 +23,9 @@ def gateway_info(request: HttpRequest) -> HttpResponse:
     person = signed_in(request)
     door = ssh_door()
     key = ServiceKey.objects.filter(
-        purpose=ServiceKeyPurpose.GATEWAY_HOST, retired_at=None
+        purpose=ServiceKeyPurpose.GATEWAY_HOST,
+        retired_at=None,
+        in_use_since__isnull=False,
     ).first()
     return render(
         request,
@@ -31,6 +33,7 @@ def gateway_info(request: HttpRequest) -> HttpResponse:
         {
             "door": door,
             "host_key": key,
+            "next_key": vault.next_host_key(),
             "known_hosts": f"{door.known_hosts_name} {key.public_line}" if key else "",
             "gateways": running_gateways(),
             "sites": [(site, authority_of(site)) for site in sites_visible_to(person)],

@@ -21,7 +21,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 .PHONY: help
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## "; print "make targets:" } \
-	  /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "variables: DATA=$(DATA) PORTAL_PORT=$(PORTAL_PORT) SSH_PORT=$(SSH_PORT) PYTHON=... PYTEST_ARGS=..."
 
 .PHONY: setup
@@ -61,10 +61,13 @@ coverage: setup-dev ## The same with branch coverage
 check: setup-dev ## Format, lint, types, imports, migrations, templates, scripts, locks
 	@scripts/check.sh
 
-.PHONY: bench
-bench: setup-dev ## Measure the gateway beside direct ssh and ssh -J (results in benchmarks/results)
+.PHONY: bench-gateway
+bench-gateway: setup-dev ## Measure the gateway beside ssh, ssh -J and other bastions (QUICK=1)
 	@scripts/test-tools.sh
-	@exec $(PY) -m benchmarks $(BENCH_ARGS)
+	@exec $(PY) -m benchmarks $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+.PHONY: bench
+bench: bench-gateway ## The same
 
 .PHONY: docs
 docs: setup-dev ## Build the documentation into docs/_build/html

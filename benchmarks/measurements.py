@@ -6,24 +6,28 @@ machine falls on all of them alike.
 """
 
 import hashlib
+import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
 
+from benchmarks.fleet import logins_per_second
 from benchmarks.processes import BenchmarkError
 from benchmarks.product import Product
-from benchmarks.systems import OpenConnection, System, log_in, pause, start
-
-T = TypeVar("T")
-
-MEGABYTE: Final = 1_000_000
-METRICS: Final = ("login", "echo", "download", "upload", "flood")
+from benchmarks.samples import MEGABYTE, Sample, Sizes, in_turn
+from benchmarks.systems import (
+    OpenConnection,
+    SluiceSystem,
+    System,
+    log_in,
+    pause,
+    start,
+)
 
 _TRANSFER_SECONDS = 120.0
+_CHECK_SECONDS = 30.0
 _ECHO_BLOCK = 25
 _ECHO_PAUSE_SECONDS = 0.004
 _ECHO_WARM_UP = 20
@@ -38,80 +42,66 @@ _LINE = (
     "2026-01-01 00:00:00 pump station 3: level 2.41 m, inflow 118 l/s, pump A on. ok"
 )
 
-
-class Sample(NamedTuple):
-    """One measured value."""
-
-    metric: str
-    system: str
-    value: float
+Drop = Callable[[System, BenchmarkError], None]
+"""Told of a system that cannot do what is measured; it is then left out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """How much of everything. Rounds count samples per system; sizes are MB."""
-
-    login_rounds: int = 30
-    echo_rounds: int = 3
-    echo_keys: int = 500
-    transfer_rounds: int = 5
-    zeros: int = 500
-    random: int = 200
-    flood: int = 100
-
-    def rounds(self, metric: str) -> int:
-        """Return how many rounds `metric` takes."""
-        return {"login": self.login_rounds, "echo": self.echo_rounds}.get(
-            metric, self.transfer_rounds
-        )
-
-    def people(self, metrics: Sequence[str]) -> int:
-        """Return how many people have to sign in to the gateway, each once."""
-        login = self.login_rounds + 1 if "login" in metrics else 0
-        return login + sum(1 for metric in metrics if metric != "login")
-
-
-QUICK: Final = Sizes(
-    login_rounds=3,
-    echo_rounds=1,
-    echo_keys=100,
-    transfer_rounds=2,
-    zeros=30,
-    random=20,
-    flood=10,
-)
-
-
-def in_turn(systems: Sequence[T], number: int) -> list[T]:
-    """Return `systems` beginning with another one in each round."""
-    first = number % len(systems)
-    return [*systems[first:], *systems[:first]]
-
-
-def login(systems: Sequence[System], sizes: Sizes) -> Iterator[Sample]:
-    """Milliseconds from starting `ssh` to the prompt of the shell on the target."""
+def usable(
+    systems: Sequence[System], attempt: Callable[[System], object], drop: Drop
+) -> list[System]:
+    """Return those systems that `attempt` works with."""
+    found = []
     for system in systems:
-        log_in(system)
-        pause()
+        try:
+            attempt(system)
+        except BenchmarkError as error:
+            drop(system, error)
+        else:
+            found.append(system)
+    return found
+
+
+def login(systems: Sequence[System], sizes: Sizes, drop: Drop) -> Iterator[Sample]:
+    """Milliseconds from starting `ssh` to the prompt of the shell on the target."""
+    systems = usable(systems, log_in, drop)
+    pause()
     for number in range(sizes.login_rounds):
         for system in in_turn(systems, number):
-            yield Sample("login_ms", system.name, log_in(system) * 1000)
-            pause()
+            if number < max(1, sizes.login_rounds * system.share):
+                yield Sample("login_ms", system.name, log_in(system) * 1000)
+                pause()
 
 
-def echo(systems: Sequence[System], sizes: Sizes) -> Iterator[Sample]:
+def logins(systems: Sequence[System], sizes: Sizes, drop: Drop) -> Iterator[Sample]:
+    """Log-ins a second of eight clients at the same time."""
+    systems = usable(systems, log_in, drop)
+    for number in range(min(3, sizes.transfer_rounds)):
+        for system in in_turn(systems, number):
+            if number < max(1, 3 * system.share):
+                count = max(8, round(sizes.parallel_logins * system.share))
+                rate = logins_per_second(system, count)
+                yield Sample("logins_per_s", system.name, rate)
+                pause()
+
+
+def echo(systems: Sequence[System], sizes: Sizes, drop: Drop) -> Iterator[Sample]:
     """Milliseconds from typing a key to its coming back, on open connections."""
     with ExitStack() as stack:
         terminals = {}
-        for system in systems:
+
+        def open_terminal(system: System) -> None:
             terminal = stack.enter_context(start(system, "-tt", "--", _ECHO))
             terminal.wait_for(_READY)
             terminals[system.name] = terminal
             for position in range(_ECHO_WARM_UP):
                 terminal.echo(_key(position))
+
+        systems = usable(systems, open_terminal, drop)
         blocks = sizes.echo_rounds * sizes.echo_keys // _ECHO_BLOCK
         for number in range(blocks):
             for system in in_turn(systems, number):
+                if number >= max(1, blocks * system.share):
+                    continue
                 for position in range(_ECHO_BLOCK):
                     # As in life, the machine has gone idle before the next key.
                     time.sleep(_ECHO_PAUSE_SECONDS)
@@ -132,76 +122,135 @@ class Transfers:
         sizes: Sizes,
         *,
         directory: Path,
-        product: Product,
+        source_port: int,
+        drop: Drop,
     ) -> None:
         self._systems = systems
         self._sizes = sizes
         self._directory = directory
-        self._product = product
+        self._source_port = source_port
+        self._drop = drop
         self._random = directory / "random"
         self._zeros = directory / "zeros"
+        self._file = directory / "file"
         write_random(self._random, sizes.random * MEGABYTE)
+        write_random(self._file, sizes.sftp * MEGABYTE)
         with self._zeros.open("wb") as file:
             file.truncate(sizes.zeros * MEGABYTE)
 
     def download(self) -> Iterator[Sample]:
         """MB/s of a command's output, and the product's processor time for it."""
-        zeros = f"head -c {self._sizes.zeros * MEGABYTE} /dev/zero"
+        return self._rounds("download", self._check_download, self._download)
+
+    def _download(self, connection: OpenConnection, share: float) -> Iterator[Sample]:
+        name = connection.system.name
         kinds = (
-            ("", zeros, self._sizes.zeros),
-            ("random_", f"cat '{self._random}'", self._sizes.random),
+            ("", "head -c {size} /dev/zero", self._sizes.zeros),
+            ("random_", f"head -c {{size}} '{self._random}'", self._sizes.random),
         )
-        with self._connections("download") as connections:
-            for connection in connections:
-                self._check_download(connection)
-            for number in range(self._sizes.transfer_rounds):
-                for kind, command, size in kinds:
-                    for connection in in_turn(connections, number):
-                        cpu = self._product.cpu_seconds()
-                        speed = size / timed(connection, command)
-                        name = connection.system.name
-                        yield Sample(f"download_{kind}mb_s", name, speed)
-                        if name == "sluice":
-                            cpu = self._product.cpu_seconds() - cpu
-                            metric = f"cpu_{kind}s_per_gb"
-                            yield Sample(metric, name, cpu * 1000 / size)
+        for kind, command, whole in kinds:
+            size = max(1, round(whole * share))
+            product = _product_of(connection.system)
+            cpu = product.cpu_seconds() if product else 0.0
+            taken = timed(connection, command.format(size=size * MEGABYTE))
+            yield Sample(f"download_{kind}mb_s", name, size / taken)
+            if product is not None:
+                cpu = product.cpu_seconds() - cpu
+                yield Sample(f"cpu_{kind}s_per_gb", name, cpu * 1000 / size)
 
     def upload(self) -> Iterator[Sample]:
         """MB/s into a command's input."""
+        return self._rounds("upload", self._check_upload, self._upload)
+
+    def _upload(self, connection: OpenConnection, share: float) -> Iterator[Sample]:
         kinds = (
             ("", self._zeros, self._sizes.zeros),
             ("random_", self._random, self._sizes.random),
         )
-        with self._connections("upload") as connections:
-            for connection in connections:
-                self._check_upload(connection)
-            for number in range(self._sizes.transfer_rounds):
-                for kind, source, size in kinds:
-                    for connection in in_turn(connections, number):
-                        taken = timed(connection, "cat >/dev/null", source=source)
-                        speed = size / taken
-                        name = connection.system.name
-                        yield Sample(f"upload_{kind}mb_s", name, speed)
+        for kind, source, whole in kinds:
+            size = max(1, round(whole * share))
+            part = source
+            if size != whole:
+                part = source.with_name(f"{source.name}-{size}")
+                if not part.exists():
+                    part.write_bytes(source.read_bytes()[: size * MEGABYTE])
+            taken = timed(connection, "cat >/dev/null", source=part)
+            yield Sample(f"upload_{kind}mb_s", connection.system.name, size / taken)
 
     def flood(self) -> Iterator[Sample]:
         """MB/s of text that a command writes to a terminal."""
-        size = self._sizes.flood
-        text = _FLOOD.format(line=_LINE, size=size * MEGABYTE)
-        with self._connections("flood") as connections:
-            for connection in connections:
-                self._check_flood(connection)
-            for number in range(self._sizes.transfer_rounds):
-                for connection in in_turn(connections, number):
-                    taken = timed(connection, text, "-tt")
-                    yield Sample("flood_mb_s", connection.system.name, size / taken)
+        return self._rounds("flood", self._check_flood, self._flood)
 
-    def _connections(self, name: str) -> "_Connections":
-        return _Connections(self._systems, self._directory / name)
+    def _flood(self, connection: OpenConnection, share: float) -> Iterator[Sample]:
+        size = max(1, round(self._sizes.flood * share))
+        text = _FLOOD.format(line=_LINE, size=size * MEGABYTE)
+        taken = timed(connection, text, "-tt")
+        yield Sample("flood_mb_s", connection.system.name, size / taken)
+
+    def sftp(self) -> Iterator[Sample]:
+        """MB/s of a file fetched and put by OpenSSH's `sftp`."""
+        return self._rounds("sftp", self._check_sftp, self._sftp)
+
+    def _sftp(self, connection: OpenConnection, share: float) -> Iterator[Sample]:
+        size = self._sizes.sftp
+        name = connection.system.name
+        local = self._directory / "fetched"
+        for metric, order in (
+            ("sftp_get_mb_s", f'get "{self._file}" "{local}"'),
+            ("sftp_put_mb_s", f'put "{self._file}" "{self._directory / "put"}"'),
+        ):
+            if share < 1 and name != "sshmitm":
+                continue
+            started = time.perf_counter()
+            _sftp(connection, order)
+            yield Sample(metric, name, size / (time.perf_counter() - started))
+
+    def forward(self) -> Iterator[Sample]:
+        """MB/s through a forwarded TCP connection, from a server on the target."""
+        return self._rounds("forward", self._check_forward, self._forward)
+
+    def _forward(self, connection: OpenConnection, share: float) -> Iterator[Sample]:
+        size = max(1, round(self._sizes.zeros * share))
+        started = time.perf_counter()
+        got = _forwarded(connection, self._source_port, size * MEGABYTE)
+        taken = time.perf_counter() - started
+        if got != size * MEGABYTE:
+            raise BenchmarkError(f"{got} bytes came through a forward")
+        yield Sample("forward_mb_s", connection.system.name, size / taken)
+
+    def _rounds(
+        self,
+        name: str,
+        check: Callable[[OpenConnection], None],
+        measure: Callable[[OpenConnection, float], Iterator[Sample]],
+    ) -> Iterator[Sample]:
+        rounds = self._sizes.transfer_rounds
+        folder = self._directory / name
+        folder.mkdir(mode=0o700)
+        with ExitStack() as stack:
+            connections: dict[str, OpenConnection] = {}
+
+            def attempt(system: System) -> None:
+                connection = OpenConnection(system, folder)
+                try:
+                    check(connection)
+                except (OSError, subprocess.SubprocessError, BenchmarkError) as error:
+                    connection.close()
+                    raise BenchmarkError(str(error)) from error
+                stack.callback(connection.close)
+                connections[system.name] = connection
+
+            systems = usable(self._systems, attempt, self._drop)
+            for number in range(rounds):
+                for system in in_turn(systems, number):
+                    if number < max(1, rounds * system.share):
+                        yield from measure(connections[system.name], system.share)
 
     def _check_download(self, connection: OpenConnection) -> None:
         """Warm up; what arrives must be what was sent."""
-        got = _run(connection.command(f"cat '{self._random}'"))
-        if hashlib.sha256(got).digest() != _digest(self._random):
+        size = min(20, self._sizes.random) * MEGABYTE
+        got = _run(connection.command(f"head -c {size} '{self._random}'"))
+        if hashlib.sha256(got).digest() != _digest(self._random, size):
             raise BenchmarkError(f"{connection.system.name} altered a download")
 
     def _check_upload(self, connection: OpenConnection) -> None:
@@ -216,28 +265,55 @@ class Transfers:
         if got != f"{_LINE}\r\n".encode() * lines:
             raise BenchmarkError(f"{connection.system.name} lost terminal output")
 
+    def _check_sftp(self, connection: OpenConnection) -> None:
+        local = self._directory / "checked"
+        _sftp(connection, f'get "{self._random}" "{local}"', seconds=_CHECK_SECONDS)
+        if _digest(local) != _digest(self._random):
+            raise BenchmarkError(f"{connection.system.name} altered a file")
 
-class _Connections:
-    """One open connection of each system; a context manager."""
+    def _check_forward(self, connection: OpenConnection) -> None:
+        if _forwarded(connection, self._source_port, MEGABYTE) != MEGABYTE:
+            raise BenchmarkError(f"{connection.system.name} forwards nothing")
 
-    def __init__(self, systems: Sequence[System], directory: Path) -> None:
-        self._systems = systems
-        self._directory = directory
-        self._stack = ExitStack()
 
-    def __enter__(self) -> list[OpenConnection]:
-        self._directory.mkdir(mode=0o700)
-        try:
-            return [
-                self._stack.enter_context(OpenConnection(system, self._directory))
-                for system in self._systems
-            ]
-        except BaseException:
-            self._stack.close()
-            raise
+def _product_of(system: System) -> Product | None:
+    return system.product if isinstance(system, SluiceSystem) else None
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+
+def _sftp(
+    connection: OpenConnection, order: str, *, seconds: float = _TRANSFER_SECONDS
+) -> None:
+    done = subprocess.run(
+        connection.sftp(),
+        input=f"{order}\n",
+        text=True,
+        capture_output=True,
+        timeout=seconds,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchmarkError(f"sftp {order}: {done.stderr[-300:].strip()}")
+
+
+def _forwarded(connection: OpenConnection, port: int, size: int) -> int:
+    """Return how many of `size` bytes come through a forward."""
+    with subprocess.Popen(
+        connection.forward(port),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pipesize=1 << 20,
+    ) as process:
+        if process.stdin is None or process.stdout is None:
+            raise BenchmarkError("no pipes")
+        process.stdin.write(f"{size}\n".encode())
+        process.stdin.flush()
+        got = 0
+        while got < size and (piece := os.read(process.stdout.fileno(), 1 << 20)):
+            got += len(piece)
+        process.stdin.close()
+        process.terminate()
+    return got
 
 
 def timed(
@@ -289,6 +365,6 @@ def write_random(path: Path, size: int) -> None:
             left -= file.write(source.read(min(left, 1 << 20)))
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Path, size: int = -1) -> bytes:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.sha256(file.read(size)).digest()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.processes import (
+    LOOPBACK,
     ROOT,
     BenchmarkError,
     KeptProcess,
@@ -23,6 +25,10 @@ from jumpserver.demo.one_time_codes import CodeBook, step_now
 from jumpserver.demo.sshd import calling_user
 
 ASSET = "bench-target"
+STUB = "bench-stub"
+CUT_PEOPLE = 2
+"""People without a grant for the stub: theirs begin, and end, in the run."""
+SERVICES = ("shell", "exec", "sftp-down", "sftp-up")
 
 _START_SECONDS = 60.0
 _SEED_SECONDS = 120.0
@@ -41,11 +47,19 @@ class Person:
 
 @dataclass(kw_only=True)
 class Product:
-    """`manage.py run` with all roles, recording as always; a context manager."""
+    """`manage.py run` with all roles, recording as always; a context manager.
+
+    With `unrecorded` it throws away what should be recorded: see `benchmarks.launch`.
+    """
 
     directory: Path
     target: Sshd
+    stub: tuple[int, str]
+    """Port and host key of the target that only echoes."""
+    sink: int
+    """Port on the target that forwards may lead to."""
     people_count: int
+    unrecorded: bool = False
     port: int = 0
     host_key: str = ""
     pid: int = 0
@@ -62,7 +76,17 @@ class Product:
         ready = self.directory / "ready.json"
         self._kept = self._stack.enter_context(
             KeptProcess(
-                [sys.executable, "manage.py", "run", "--ready-file", str(ready)],
+                [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.launch",
+                    *(["--unrecorded"] if self.unrecorded else []),
+                    "--control",
+                    str(self.directory / "control"),
+                    "run",
+                    "--ready-file",
+                    str(ready),
+                ],
                 log=self.directory / "product.log",
                 environment=self._environment(),
             )
@@ -83,7 +107,21 @@ class Product:
         """Return an engineer that nobody else gets: each code works only once."""
         if not self._people:
             raise BenchmarkError("too few people were seeded")
+        return self._people.pop(0)
+
+    def person_to_cut(self) -> Person:
+        """Return an engineer who has no grant for the stub yet."""
         return self._people.pop()
+
+    def ask(self, **order: Any) -> dict[str, Any]:
+        """Have `benchmarks.launch` do something in the product's process."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.directory / "control"))
+            with connection.makefile("rw", encoding="utf-8") as lines:
+                lines.write(json.dumps(order) + "\n")
+                lines.flush()
+                answer: dict[str, Any] = json.loads(lines.readline())
+        return answer
 
     def memory(self) -> Memory:
         """Return its memory now."""
@@ -114,12 +152,23 @@ class Product:
         order.write_text(
             json.dumps(
                 {
-                    "asset": ASSET,
-                    "host_key": self.target.host_key,
-                    "port": self.target.port,
+                    "assets": [
+                        {
+                            "name": ASSET,
+                            "host_key": self.target.host_key,
+                            "port": self.target.port,
+                        },
+                        {
+                            "name": STUB,
+                            "host_key": self.stub[1],
+                            "port": self.stub[0],
+                        },
+                    ],
+                    "services": [*SERVICES, f"forward:{LOOPBACK}:{self.sink}"],
                     "login": calling_user(),
                     "principal": PRINCIPAL,
                     "people": self.people_count,
+                    "cut": CUT_PEOPLE,
                 }
             )
         )
@@ -127,7 +176,7 @@ class Product:
         made = json.loads(answer.read_bytes())
         # Enrolment used a code that is no newer than this.
         used_step = step_now()
-        self.target.trust(made["authority"])
+        self.target.trust_also(made["authority"])
         for person in made["people"]:
             key = self.directory / f"{person['username']}.key"
             key.touch(mode=0o600)
@@ -164,4 +213,7 @@ class Product:
             # The target is on this machine, and nobody signs in to the portal.
             "SLUICE_ALLOW_LOCAL_TARGETS": "yes",
             "SLUICE_ALLOW_HTTP": "yes",
+            # A fleet signs in from one address.
+            "SLUICE_SSH_PREAUTH_PER_ADDRESS": "100",
+            "SLUICE_SSH_PREAUTH_TOTAL": "200",
         }

@@ -13,18 +13,29 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measurements import Sample
+from benchmarks.goals import GOALS
+from benchmarks.samples import Sample
 
 Result = dict[str, float | int | str]
 
-_BASES = ("direct", "jump")
+_BASES = ("direct", "jump", "direct_gcm", "jump_gcm")
+_RATIOS = ("ratio_direct", "ratio_jump")
 _TAILS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-_SHOWN = {"direct": "ssh", "jump": "ssh -J", "sluice": "Sluice"}
+_SHOWN = {
+    "direct": "ssh",
+    "jump": "ssh -J",
+    "direct_gcm": "ssh, AES-GCM",
+    "jump_gcm": "ssh -J, AES-GCM",
+    "bastion": "OpenSSH bastion",
+    "sshmitm": "ssh-mitm",
+    "sluice": "Sluice",
+    "sluice_norec": "Sluice, unrecorded",
+}
 
 
 def is_speed(metric: str) -> bool:
     """Return whether more is better."""
-    return metric.endswith("mb_s")
+    return metric.endswith("mb_s") or metric.startswith("logins_per_s")
 
 
 def quantile(values: Iterable[float], share: float) -> float:
@@ -42,19 +53,25 @@ def quantile(values: Iterable[float], share: float) -> float:
 
 
 def summarize(samples: Iterable[Sample]) -> Result:
-    """Return `metric.system.stat`: p50, p95, p99, n, ratio_direct and ratio_jump.
+    """Return `metric.system.stat`: p50, p95, p99, n, and `ratio_...` to OpenSSH.
 
-    A ratio is this system's median by that of the other.
+    A ratio is this system's median by that of the other. Cuts have `most`, too: when
+    the last socket was closed.
     """
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for metric, system, value in samples:
         values[metric, system].append(value)
     result: Result = {}
-    for (metric, system), found in values.items():
+    metrics = list(dict.fromkeys(metric for metric, _ in values))
+    for (metric, system), found in sorted(
+        values.items(), key=lambda item: metrics.index(item[0][0])
+    ):
         for stat, share in _TAILS.items():
             place = 1 - share if is_speed(metric) else share
             result[f"{metric}.{system}.{stat}"] = round(quantile(found, place), 3)
         result[f"{metric}.{system}.n"] = len(found)
+        if metric.startswith("cut_"):
+            result[f"{metric}.{system}.most"] = round(max(found), 3)
         for base in _BASES:
             others = values.get((metric, base))
             if base != system and others:
@@ -83,7 +100,7 @@ def table(result: Mapping[str, float | int | str]) -> Table:
         metric, system, _ = key.split(".")
         if last and metric != last:
             shown.add_section()
-        stats = ["p50", "p95", "p99", "n", "ratio_direct", "ratio_jump"]
+        stats = ["p50", "p95", "p99", "n", *_RATIOS]
         shown.add_row(
             metric if metric != last else "",
             _SHOWN.get(system, system),
@@ -103,13 +120,74 @@ def _text(value: float | str | None, stat: str) -> str:
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
+def goals(result: Mapping[str, float | int | str]) -> Table:
+    """Return what was to be reached, and whether it was."""
+    shown = Table(
+        title="Goals",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    shown.add_column("goal", no_wrap=True)
+    for title in ("wanted", "is", ""):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for goal in GOALS:
+        value, met = goal.judge(result)
+        sign = ">=" if goal.at_least else "<="
+        verdict = "not measured" if met is None else "met" if met else "NOT MET"
+        shown.add_row(goal.text, f"{sign} {goal.limit:g}", value, verdict)
+    return shown
+
+
+def compare(
+    result: Mapping[str, float | int | str], before: Mapping[str, float | int | str]
+) -> Table:
+    """Return medians of two results side by side; ratios where there are any.
+
+    Ratios to OpenSSH in the same run say more than times of two different days.
+    """
+    shown = Table(
+        title=f"Compared with {before.get('environment.date', 'an older result')}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    shown.add_column("what", no_wrap=True)
+    for title in ("before", "now", ""):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for key, now in result.items():
+        stat = key.rpartition(".")[2]
+        then = before.get(key)
+        if (
+            stat not in {"p50", *_RATIOS}
+            or not isinstance(now, float | int)
+            or not isinstance(then, float | int)
+            or not then
+        ):
+            continue
+        change = now / then
+        worse = change < 0.85 if is_speed(key.split(".")[0]) else change > 1.15
+        mark = "WORSE" if worse and ".sluice." in key else ""
+        shown.add_row(key, f"{then:.3f}", f"{now:.3f}", f"{change:.2f} x {mark}")
+    return shown
+
+
 def show(result: Mapping[str, float | int | str]) -> None:
     """Print the table, then everything else."""
-    console = Console()
+    console = Console(width=max(100, Console().width))
     console.print(table(result))
+    console.print(goals(result))
     for key, value in result.items():
         if key.startswith(("environment.", "rss_mb.", "recording.")):
             console.print(f"{key}: {value}", highlight=False, soft_wrap=True)
+
+
+def keep(history: Path, result: Mapping[str, float | int | str]) -> None:
+    """Add `result` to the history, a line of JSON for each whole run."""
+    with history.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(result) + "\n")
 
 
 def write(path: Path, result: Mapping[str, float | int | str]) -> None:

@@ -1,10 +1,11 @@
 """Fills a new, empty data directory for a benchmark, by the product's own operations.
 
 `python -m benchmarks.seed ORDER ANSWER` reads what to make from the JSON file ORDER
-(`asset`, `host_key`, `port`, `login`, `principal`, `people`: how many) and writes
-ANSWER (mode 0600, JSON): `authority` (public line) and `people` (`username`, base32
-`totp_secret`, `ssh_private_key`: text). Needs SLUICE_DATA_DIR; run it before the
-product.
+(`assets`: `name`, `host_key` and `port` of each; `login`, `principal`, `services`,
+`people`: how many, `cut`: how many of them get a grant for the first asset only) and
+writes ANSWER (mode 0600, JSON): `authority` (public line) and `people` (`username`,
+base32 `totp_secret`, `ssh_private_key`: text). Everybody else may use every asset.
+Needs SLUICE_DATA_DIR; run it before the product.
 """
 
 import base64
@@ -13,6 +14,7 @@ import datetime as dt
 import json
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,16 @@ from apps.accounts import operations as accounts  # noqa: E402
 from apps.accounts.models import User  # noqa: E402
 from apps.audit.operations import Party  # noqa: E402
 from apps.inventory import operations as inventory  # noqa: E402
-from apps.inventory.models import Site, TargetAccount  # noqa: E402
+from apps.inventory.models import Site, TargetAccount, Zone  # noqa: E402
 from apps.vault import operations as vault  # noqa: E402
 from apps.vault import ssh_keys  # noqa: E402
 from jumpserver.demo.one_time_codes import enrolment_code  # noqa: E402
 from jumpserver.private_files import write_private_json  # noqa: E402
 
 GRANT_MINUTES = 240
+
+GRACE_MINUTES = 60
+"""A full sign-in is enough for the whole run: no person's time is measured."""
 
 _BY = Party("system", "system:benchmarks", "benchmarks")
 _SOURCE = "127.0.0.1"
@@ -47,19 +52,29 @@ def seed(order: dict[str, Any], *, now: dt.datetime) -> dict[str, Any]:
         slug="bench", name="Benchmark", time_zone="UTC", by=_BY, now=now
     )
     authority = vault.make_authority(site=site, by=_BY, now=now)
-    account = _add_target(site, order, now=now)
+    accounts_there = _add_targets(site, order, now=now)
     approver = _add_person("approver", "approver", site, now=now)
     people = []
     for number in range(order["people"]):
         engineer = _add_person(f"engineer{number}", "engineer", site, now=now)
         people.append(_enrol(engineer, now=now))
-        _grant(engineer, approver, account, now=now)
+        # The last ones are those whose sessions are cut: they get a grant later.
+        cut = number >= order["people"] - order["cut"]
+        for account in accounts_there[: 1 if cut else None]:
+            grant(
+                engineer,
+                approver,
+                account,
+                minutes=GRANT_MINUTES,
+                services=order["services"],
+                now=now,
+            )
     return {"authority": authority.public_line, "people": people}
 
 
-def _add_target(
+def _add_targets(
     site: Site, order: dict[str, Any], *, now: dt.datetime
-) -> TargetAccount:
+) -> list[TargetAccount]:
     dmz = inventory.add_zone(
         site=site,
         name="DMZ",
@@ -70,23 +85,48 @@ def _add_target(
         now=now,
     )
     cell = inventory.add_zone(
-        site=site, name="Cell", purdue_level="2", sl_t=2, by=_BY, now=now
+        site=site,
+        name="Cell",
+        purdue_level="2",
+        sl_t=2,
+        mfa_grace_minutes=GRACE_MINUTES,
+        by=_BY,
+        now=now,
     )
     inventory.add_conduit(
         name="C-01",
         from_zone=dmz,
         to_zone=cell,
-        services=["shell", "exec"],
+        services=order["services"],
         by=_BY,
         now=now,
     )
+    pinning, confirming = (
+        _add_person(name, "administrator", site, now=now)
+        for name in ("administrator", "administrator2")
+    )
+    return [
+        _add_target(cell, asset, order, pinning, confirming, now=now)
+        for asset in order["assets"]
+    ]
+
+
+def _add_target(
+    cell: Zone,
+    described: dict[str, Any],
+    order: dict[str, Any],
+    pinning: User,
+    confirming: User,
+    *,
+    now: dt.datetime,
+) -> TargetAccount:
     asset = inventory.add_asset(
         fields={
-            "name": order["asset"],
+            "name": described["name"],
             "zone": cell,
             "kind": "scada",
             "address": "127.0.0.1",
-            "port": order["port"],
+            "port": described["port"],
         },
         by=_BY,
         now=now,
@@ -101,15 +141,11 @@ def _add_target(
     )
     key = inventory.pin_host_key(
         asset=asset,
-        text=order["host_key"],
-        by=_add_person("administrator", "administrator", site, now=now),
+        text=described["host_key"],
+        by=pinning,
         now=now,
     )
-    if not inventory.confirm_host_key(
-        key_id=key.pk,
-        by=_add_person("administrator2", "administrator", site, now=now),
-        now=now,
-    ):
+    if not inventory.confirm_host_key(key_id=key.pk, by=confirming, now=now):
         raise RuntimeError("the target's host key could not be confirmed")
     return account
 
@@ -143,15 +179,22 @@ def _enrol(user: User, *, now: dt.datetime) -> dict[str, str]:
     }
 
 
-def _grant(
-    engineer: User, approver: User, account: TargetAccount, *, now: dt.datetime
-) -> None:
+def grant(
+    engineer: User,
+    approver: User,
+    account: TargetAccount,
+    *,
+    minutes: int,
+    services: Sequence[str],
+    now: dt.datetime,
+) -> Grant:
+    """Ask for access and approve it, as two people do in the portal."""
     asked = access.submit_request(
         requester=engineer,
         asset_id=account.asset_id,
         account_id=account.pk,
-        services=["shell", "exec"],
-        minutes=GRANT_MINUTES,
+        services=list(services),
+        minutes=minutes,
         reason="Benchmark of the gateway",
         work_order="WO-1",
         source_address=_SOURCE,
@@ -163,13 +206,14 @@ def _grant(
         request_id=asked.pk,
         version=asked.version,
         approver=approver,
-        minutes=GRANT_MINUTES,
+        minutes=minutes,
         comment="",
         source_address=_SOURCE,
         now=now,
     )
     if not isinstance(granted, Grant):
         raise RuntimeError(f"the request was not approved: {granted}")
+    return granted
 
 
 def main(order_file: Path, answer_file: Path) -> None:

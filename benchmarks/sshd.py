@@ -53,6 +53,8 @@ class Sshd:
     directory: Path
     authorized_key: str
     home: Path
+    force_command: str = ""
+    """Run instead of whatever is asked for (`ForceCommand`)."""
     port: int = 0
     host_key: str = ""
 
@@ -90,9 +92,10 @@ class Sshd:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def trust(self, authority: str) -> None:
+    def trust_also(self, authority: str) -> None:
         """Take certificates of `authority`, a public line; read at each log-in."""
-        self._file("user_ca").write_text(f"{authority}\n")
+        with self._file("user_ca").open("a") as file:
+            file.write(f"{authority}\n")
 
     def _configuration(self) -> str:
         settings = {
@@ -115,7 +118,10 @@ class Sshd:
             "MaxStartups": "200",
             "MaxSessions": "20",
             "LogLevel": "ERROR",
+            "Subsystem": "sftp internal-sftp",
         }
+        if self.force_command:
+            settings["ForceCommand"] = self.force_command
         return "".join(f"{name} {value}\n" for name, value in settings.items())
 
 

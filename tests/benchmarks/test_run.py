@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import report
 from benchmarks.__main__ import TRACKED, parse
-from benchmarks.measurements import QUICK, Sample, in_turn
 from benchmarks.processes import ROOT
+from benchmarks.samples import QUICK, Sample, in_turn
 from jumpserver.demo.sshd import choose_sshd
 
 SYSTEMS = ("direct", "jump", "sluice")
@@ -22,6 +22,8 @@ def test_a_quick_run_writes_what_it_measured(tmp_path, ssh_binary, sshd_binary):
         pytest.skip("this user cannot run sshd with terminals here")
     result_file = tmp_path / "result.json"
     options = ["--quick", "--metric", "login", "--rounds", "1"]
+    for system in SYSTEMS:
+        options += ["--system", system]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *options, "--json", str(result_file)],
         cwd=ROOT,
@@ -39,9 +41,9 @@ def test_a_quick_run_writes_what_it_measured(tmp_path, ssh_binary, sshd_binary):
     assert result["login_ms.sluice.ratio_direct"] > 0
     assert result["login_ms.sluice.ratio_jump"] > 0
     assert "login_ms.direct.ratio_direct" not in result
-    # One to warm up, one measured; each left a recording that verifies.
-    assert result["recording.sluice.sessions"] == 2
-    assert result["recording.sluice.recordings_verified"] == 2
+    # One with the code, one to warm up, one measured; each recording verifies.
+    assert result["recording.sluice.sessions"] == 3
+    assert result["recording.sluice.recordings_verified"] == 3
     assert result["rss_mb.sluice.peak"] >= result["rss_mb.sluice.after"] > 0
     assert result["environment.fast_path"] == "on"
     assert result["environment.cpus"] >= 1
@@ -94,8 +96,20 @@ def test_only_a_whole_run_replaces_the_tracked_result(tmp_path):
     assert parse([]).json_file == TRACKED
     assert parse(["--quick"]).json_file is None
     assert parse(["--metric", "echo"]).json_file is None
+    assert parse(["--system", "direct"]).json_file is None
+    assert not parse(["--quick"]).whole
     assert parse(["--quick", "--json", str(tmp_path / "r")]).json_file == tmp_path / "r"
     assert parse(["--quick"]).sizes == QUICK
     assert parse(["--rounds", "7"]).sizes.login_rounds == 7
     with pytest.raises(SystemExit):
         parse(["--rounds", "0"])
+
+
+def test_any_other_endpoint_can_be_put_beside_the_rest():
+    choice = parse(["--system", "warpgate=ssh -p 2222 -i 'a key' me@127.0.0.1"])
+    (other,) = choice.others
+    assert other.name == "warpgate"
+    assert other.client.command("-T") == ["ssh", "-p", "2222", "-i", "a key", "-T"]
+    assert other.destination == ["me@127.0.0.1"]
+    with pytest.raises(SystemExit):
+        parse(["--system", "warpgate"])

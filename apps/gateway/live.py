@@ -84,6 +84,8 @@ class Core:
     check_now: Callable[[], Awaitable[None]]
     """Make the decision again for every live session; returns when that is done."""
     live: dict[uuid.UUID, LiveSession] = field(default_factory=dict)
+    changed_at: dt.datetime | None = None
+    """When something changed that decisions depend on, as far as it was heard of."""
     draining: bool = False
     """True while the gateway stops: no new session opens."""
 
@@ -166,8 +168,10 @@ class LiveSession:
         self._upstream.on_lost(self._asset_lost)
         self._upstream.connection.on_refused_channel = self._asset_refused
         self.recorder.on_failure(self._recording_failed)
-        # The decision may have changed while the asset was being reached.
-        self._core.tasks.spawn(self._check(), f"check {self.short_id}")
+        changed_at = self._core.changed_at
+        if changed_at is None or changed_at >= self.permit.issued_at:
+            # The decision may have changed while the asset was being reached.
+            self._core.tasks.spawn(self._check(), f"check {self.short_id}")
 
     async def _check(self) -> None:
         await self._core.check_now()

@@ -79,11 +79,14 @@ class Watchdog:
     def _changed(self, topic: str) -> None:
         """Wake up; called in the thread that committed a change."""
         if topic == wakeup.UNKNOWN or topic.startswith(_TOPICS):
+            self._core.changed_at = timezone.now()
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def run(self) -> None:
         """Check until cancelled."""
         forget = wakeup.listen(self._changed)
+        # From here on nothing that changes in this process is missed.
+        self._core.changed_at = timezone.now()
         try:
             while True:
                 try:

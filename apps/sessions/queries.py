@@ -2,7 +2,8 @@
 
 import datetime as dt
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from django.db.models import Exists, F, OuterRef, Prefetch, Q, QuerySet
 
@@ -29,24 +30,47 @@ class SessionVerdict:
     by: str = ""
 
 
+_Row = tuple[uuid.UUID, uuid.UUID, dt.datetime, dt.datetime, uuid.UUID | None]
+
+
 def verdicts(*, gateway_id: uuid.UUID, now: dt.datetime) -> list[SessionVerdict]:
     """Make the decision again for each live session of this gateway.
 
-    Returns only those that must end, with the reason; reads everything anew.
+    Returns only those that must end, with the reason; reads everything anew. The look
+    at those that go on is made often, so of them it reads the least.
     """
-    live = list(
+    live = (
         Session.objects.live()
         .filter(gateway_id=gateway_id)
-        .select_related("terminate_asked_by", "grant__revoked_by")
+        .values_list(
+            "pk", "grant_id", "deadline", "grant__ends_at", "terminate_asked_by_id"
+        )
     )
-    if not live:
+    # django-stubs do not see that nobody may have asked.
+    rows = cast(list[_Row], list(live))
+    if not rows:
         return []
-    decisions = standing({session.grant_id for session in live}, now=now)
-    found = []
-    for session in live:
-        verdict = _verdict(session, decisions[session.grant_id], now=now)
+    decisions = standing({grant_id for _, grant_id, *_ in rows}, now=now)
+    found: list[SessionVerdict] = []
+    by_grant: dict[uuid.UUID, SessionVerdict] = {}
+    for session_id, grant_id, deadline, ends_at, asked_by in rows:
+        decision = decisions[grant_id]
+        denied = isinstance(decision, Denied)
+        if asked_by is None and not denied and now < max(deadline, ends_at):
+            continue
+        verdict = by_grant.get(grant_id) if asked_by is None else None
+        if verdict is not None and denied:
+            # The sessions of a grant that is gone all end for the same reason.
+            found.append(replace(verdict, session_id=session_id))
+            continue
+        session = Session.objects.select_related(
+            "terminate_asked_by", "grant__revoked_by"
+        ).get(pk=session_id)
+        verdict = _verdict(session, decision, now=now)
         if verdict is not None:
             found.append(verdict)
+            if session.terminate_asked_by is None:
+                by_grant[grant_id] = verdict
     return found
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _STOP_GRACE_SECONDS = 3.0
+_SWITCH_SECONDS = 0.001
+"""How long a thread that computes may keep the event loop waiting for its turn."""
 _COLLECT_AFTER = 10_000
 """New objects before the youngest are looked through."""
 
@@ -169,6 +172,7 @@ class Supervisor:
             try:
                 await self._start()
                 _keep_what_stays_from_the_collector()
+                sys.setswitchinterval(_SWITCH_SECONDS)
                 self._write_ready_file()
                 if self.on_ready is not None:
                     self.on_ready(self)

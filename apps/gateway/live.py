@@ -68,6 +68,9 @@ WARNING_MINUTES: Final = (15, 5, 1)
 PAPER_SECONDS: Final = 2.0
 """Longest wait for the rows of channels before the session's own is closed."""
 
+SETTLE_AFTER_SECONDS: Final = 0.05
+"""Between the end of a session and its paperwork."""
+
 DRAIN_SECONDS: Final = 30.0
 """Longest wait for a client to take the last output after the asset closed."""
 
@@ -560,6 +563,9 @@ class LiveSession:
         """Do the paperwork: the row and the lease first, then the recording."""
         try:
             await self._upstream.connection.wait_closed()
+            # When hundreds end at once, every socket is closed before the first row is
+            # written: the threads that write would take turns with the closing.
+            await asyncio.sleep(SETTLE_AFTER_SECONDS)
             for relay in list(self.relays.values()):
                 relay.abandon()
             if self._papers:

@@ -1,8 +1,11 @@
-"""The one URL configuration: everything people open is in the portal."""
+"""The one URL configuration: pages are in the portal, JSON is in the API."""
 
 from django.urls import include, path
 
+from apps.api.urls import urls as api
+
 urlpatterns = [
+    path("api/v1/", api),
     path("", include("apps.portal.urls")),
 ]
 

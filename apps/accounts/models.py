@@ -1,5 +1,6 @@
 """People, their roles and their SSH public keys."""
 
+import datetime as dt
 from typing import ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -222,3 +223,50 @@ class SignInNotice(models.Model):
     def party(self) -> Party:
         """Return this notice as the ledger keeps it."""
         return Party("notice", str(self.pk), str(self))
+
+
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    """Row sets of API tokens."""
+
+    def usable(self, *, at: dt.datetime) -> "ApiTokenQuerySet":
+        """Return the tokens that hold at `at`, of people who are not disabled."""
+        return self.filter(expires_at__gt=at, revoked_at=None, user__disabled_at=None)
+
+
+class ApiToken(models.Model):
+    """Lets a program act as its person, within scopes; only the hash is kept."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(User, models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=80)
+    token_hash = models.BinaryField(max_length=32, unique=True)
+    # Sorted list of `api_tokens.SCOPES`.
+    scopes = models.JSONField(default=list)
+    made_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ApiTokenQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-made_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(expires_at__gt=models.F("made_at")),
+                name="api_token_expires",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.user}"
+
+    @property
+    def short_id(self) -> str:
+        """Return the form shown to people."""
+        return short_id("T", self.id)
+
+    @property
+    def party(self) -> Party:
+        """Return this token as the ledger keeps it."""
+        return Party("api-token", str(self.pk), f"{self.short_id} {self}")

@@ -12,6 +12,7 @@ from django.db import IntegrityError, transaction
 from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from apps.accounts.api_tokens import revoke_all
 from apps.accounts.models import HANDLE, SshPublicKey, User
 from apps.accounts.public_keys import PublicKeyRefusedError, parse_public_key
 from apps.accounts.ssh_sign_in import end_graces
@@ -150,6 +151,7 @@ def disable_person(*, user_id: uuid.UUID, by: User, now: dt.datetime) -> bool:
         return False
     user = User.objects.get(pk=user_id)
     end_graces(user_id=user.pk, because=Kind.PERSON_DISABLED, by=by.party, now=now)
+    revoke_all(user_id=user.pk, because=Kind.PERSON_DISABLED, by=by.party, now=now)
     audit.record(Kind.PERSON_DISABLED, now=now, actor=by.party, subject=user.party)
     return True
 
@@ -177,6 +179,7 @@ def change_password(*, user: User, new_password: str, now: dt.datetime) -> None:
     user.set_password(new_password)
     user.save(update_fields=["password"])
     end_graces(user_id=user.pk, because=Kind.PASSWORD_CHANGED, by=user.party, now=now)
+    revoke_all(user_id=user.pk, because=Kind.PASSWORD_CHANGED, by=user.party, now=now)
     audit.record(Kind.PASSWORD_CHANGED, now=now, actor=user.party, subject=user.party)
 
 
@@ -196,6 +199,7 @@ def reset_password(
     user.set_password(new_password)
     user.save(update_fields=["password"])
     end_graces(user_id=user.pk, because=Kind.PASSWORD_CHANGED, by=by.party, now=now)
+    revoke_all(user_id=user.pk, because=Kind.PASSWORD_CHANGED, by=by.party, now=now)
     audit.record(Kind.PASSWORD_CHANGED, now=now, actor=by.party, subject=user.party)
 
 
@@ -345,6 +349,7 @@ def reset_factors(*, user_id: uuid.UUID, by: User, now: dt.datetime) -> bool:
     user.factors_reset_at = now
     user.save(update_fields=["factors_reset_at"])
     end_graces(user_id=user.pk, because=Kind.FACTOR_RESET, by=by.party, now=now)
+    revoke_all(user_id=user.pk, because=Kind.FACTOR_RESET, by=by.party, now=now)
     audit.record(Kind.FACTOR_RESET, now=now, actor=by.party, subject=user.party)
     return True
 
@@ -446,6 +451,9 @@ def record_signed_out_everywhere(
 ) -> None:
     """Write that `user` ended all their `ended` other portal sessions and graces."""
     end_graces(
+        user_id=user.pk, because=Kind.SIGNED_OUT_EVERYWHERE, by=user.party, now=now
+    )
+    revoke_all(
         user_id=user.pk, because=Kind.SIGNED_OUT_EVERYWHERE, by=user.party, now=now
     )
     audit.record(

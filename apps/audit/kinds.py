@@ -21,6 +21,8 @@ class Kind(StrEnum):
     SIGNED_OUT = "accounts.sign_in.ended"
     SIGNED_OUT_EVERYWHERE = "accounts.sign_in.ended_everywhere"
     GRACE_ENDED = "accounts.grace.ended"
+    API_TOKEN_MADE = "accounts.api_token.made"  # noqa: S105 - a kind, not a secret
+    API_TOKEN_REVOKED = "accounts.api_token.revoked"  # noqa: S105 - a kind
     NOTICE_CHANGED = "accounts.notice.changed"
     SITE_ADDED = "inventory.site.added"
     SITE_CHANGED = "inventory.site.changed"
@@ -109,6 +111,8 @@ SENTENCES: dict[Kind, str] = {
     Kind.SIGNED_OUT: "Somebody signed out.",
     Kind.SIGNED_OUT_EVERYWHERE: "Somebody signed out of every browser.",
     Kind.NOTICE_CHANGED: "What people are told at sign-in was changed.",
+    Kind.API_TOKEN_MADE: "Somebody made a personal token for the API.",
+    Kind.API_TOKEN_REVOKED: "A personal token for the API was revoked.",
     Kind.GRACE_ENDED: "The time in which the key alone signs in was ended early.",
     Kind.SITE_ADDED: "A site was added.",
     Kind.SITE_CHANGED: "A site changed.",

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.portal.views import account, graces, notice, people, signin
+from apps.portal.views import account, api_tokens, graces, notice, people, signin
 
 urlpatterns = [
     path("sign-in/", signin.sign_in, name="sign-in"),
@@ -17,6 +17,12 @@ urlpatterns = [
         "account/signed-in/end-all/",
         account.sign_out_everywhere,
         name="sign-out-everywhere",
+    ),
+    path("account/api-tokens/", api_tokens.tokens, name="api-tokens"),
+    path(
+        "account/api-tokens/<uuid:token_id>/revoke/",
+        api_tokens.revoke_token,
+        name="api-token-revoke",
     ),
     path("account/password/", account.change_password, name="password"),
     path("account/recovery-codes/", account.recovery_codes, name="recovery-codes"),

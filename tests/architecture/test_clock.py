@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 READERS = (
+    "apps/api/",
     "apps/portal/",
     "apps/gateway/",
     # The time inside a UUIDv7 only sorts rows; nothing is decided by it.

@@ -13,6 +13,7 @@ from typing import Any
 from django.urls import reverse
 
 from apps.access.models import AccessRequest, Grant, GrantExtension
+from apps.accounts import api_tokens
 from apps.accounts import operations as accounts
 from apps.accounts.models import SshPublicKey, User
 from apps.inventory import operations as inventory
@@ -184,6 +185,19 @@ def _person(scene: Scene) -> dict[str, Any]:
     return {"person_id": scene.spare.pk}
 
 
+def _token(scene: Scene) -> dict[str, Any]:
+    """Return a new token of the owner: signing in for the first time revokes theirs."""
+    token, _secret = api_tokens.make_token(
+        user=scene.here.engineer,
+        name="board",
+        scopes=[api_tokens.READ],
+        days=1,
+        source_address="192.0.2.7",
+        now=factories.clock(),
+    )
+    return {"token_id": token.pk}
+
+
 def _asset_fields(scene: Scene, name: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -250,6 +264,23 @@ ROUTES = [
         name="sign-out-everywhere",
         get=_NO_METHOD,
         post=only(302, *SIGNED_IN),
+    ),
+    Route(
+        name="api-tokens",
+        get=_READ_BY_ALL,
+        post=only(422, *SIGNED_IN),
+        body=lambda scene: {
+            "name": "board",
+            "scopes": ["sessions:read"],
+            "days": 1,
+            "code": "not-a-code",
+        },
+    ),
+    Route(
+        name="api-token-revoke",
+        get=_NO_METHOD,
+        post=only(302, OWNER),
+        target=_token,
     ),
     Route(
         name="password",

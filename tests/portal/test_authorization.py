@@ -11,6 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from apps.audit.models import AuditEvent
 from apps.portal.routing import websocket_urlpatterns
+from tests.api.routes import API_ROUTES
 from tests.portal import routes
 from tests.portal.doors import PASSWORD
 from tests.portal.routes import ANONYMOUS, ROUTES, SOCKETS, TO_SIGN_IN, Route, Scene
@@ -73,7 +74,10 @@ def walk(patterns: list[Any], prefix: str = "", names: str = "") -> Iterator[str
 def test_every_address_is_in_the_table() -> None:
     """R1: an address that nobody thought about does not get in."""
     found = sorted(walk(get_resolver().url_patterns))
-    assert found == sorted(f"portal:{route.name}" for route in ROUTES)
+    pages = {f"portal:{route.name}" for route in ROUTES}
+    # `tests.api.test_authorization` asks each of these as every role.
+    json = {f"api:{route.name}" for route in API_ROUTES}
+    assert found == sorted(pages | json)
 
 
 def test_every_websocket_is_in_the_table() -> None:

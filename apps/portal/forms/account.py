@@ -2,6 +2,9 @@
 
 from django import forms
 
+from apps.accounts.api_tokens import CONTROL, MOST_DAYS, READ
+from apps.portal.forms.signin import CodeForm
+
 
 class AddKeyForm(forms.Form):
     """One line of a .pub file."""
@@ -58,3 +61,24 @@ class ChangePasswordForm(forms.Form):
         if "again" in cleaned and cleaned.get("new") != cleaned["again"]:
             self.add_error("again", "The two new passwords are not the same.")
         return cleaned
+
+
+class MakeTokenForm(CodeForm):
+    """A token for the API, and the one-time code that it takes to make one."""
+
+    name = forms.CharField(
+        max_length=80, help_text="What will use it, such as: shift board."
+    )
+    scopes = forms.MultipleChoiceField(
+        label="For",
+        choices=[
+            (READ, "Seeing live sessions"),
+            (CONTROL, "Controlling live sessions"),
+        ],
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={"required": "Choose at least one."},
+    )
+    days = forms.IntegerField(
+        label="Days it holds", min_value=1, max_value=MOST_DAYS, initial=30
+    )
+    field_order = ["name", "scopes", "days", "code"]

@@ -82,3 +82,8 @@ class MakeTokenForm(CodeForm):
         label="Days it holds", min_value=1, max_value=MOST_DAYS, initial=30
     )
     field_order = ["name", "scopes", "days", "code"]
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Begin at the first field, not at the code."""
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        del self.fields["code"].widget.attrs["autofocus"]

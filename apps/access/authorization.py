@@ -263,6 +263,7 @@ def _permit(
         account_name=account.name,
         login=account.login,
         credential_kind=account.credential_kind,
+        sign_in=account.sign_in,
         grant_id=grant.pk,
         services=frozenset(grant.services) & path.conduit_services,
         deadline=grant.ends_at,

@@ -32,6 +32,8 @@ class ConnectionPermit:
     # What is sent to the asset as user name.
     login: str
     credential_kind: str
+    # Where the asset asks for it (`inventory.sign_ins.SignIn`).
+    sign_in: str
     grant_id: uuid.UUID
     services: frozenset[str]
     deadline: dt.datetime

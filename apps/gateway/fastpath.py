@@ -197,6 +197,8 @@ class _ConnectionBase(SSHConnection):
 
     def _reset_keepalive_timer(self) -> None:
         self._heard_at = self._loop.time()
+        # Whatever comes shows that the peer is there, not only the answer.
+        self._keepalive_count = 0
 
     def _keepalive_timer_callback(self) -> None:
         quiet = self._loop.time() - self._heard_at

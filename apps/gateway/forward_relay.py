@@ -12,10 +12,9 @@ from typing import Any, Final, cast
 
 import asyncssh
 
-from apps.gateway.fastpath import ClientConnection
 from apps.gateway.fastpath_forward import ForwardChannel, new_forward_channel
 from apps.gateway.relay import ChannelRequest, Hold, Relay
-from apps.gateway.upstream import MAX_PACKET
+from apps.gateway.upstream import MAX_PACKET, UpstreamConnection
 from apps.inventory.services import ForwardDestination
 from apps.recordings.frames import EventKind, encode_open
 
@@ -60,7 +59,7 @@ class ForwardRelay(Relay):
     output_kind = EventKind.FORWARD_OUTPUT
     request: ForwardRequest
 
-    async def open_back(self, connection: ClientConnection) -> None:
+    async def open_back(self, connection: UpstreamConnection) -> None:
         """Ask the asset for the first address that it can reach.
 
         Nothing is read from it until `front_opened`.

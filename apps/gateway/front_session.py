@@ -7,9 +7,10 @@ from typing import Any, Final, cast
 
 import asyncssh
 
+from apps.gateway.asset_channel import Terminal
 from apps.gateway.engineer_connection import PREFIX, EngineerChannel
 from apps.gateway.live import LiveSession
-from apps.gateway.relay import ChannelRequest, Relay, Terminal
+from apps.gateway.relay import ChannelRequest, Relay
 from apps.gateway.session_context import ChannelRefusedError, EngineerSide
 
 REFUSAL_SECONDS: Final = 0.05
@@ -98,6 +99,12 @@ class FrontSession(asyncssh.SSHServerSession[bytes]):
             return
         self._relay = relay
         self._channel.answer_start(success=True)
+        now = self._terminal
+        if now is not None and now != request.terminal:
+            # The window was changed while the asset was asked.
+            relay.front_resized(
+                now.columns, now.rows, now.width_pixels, now.height_pixels
+            )
         if request.kind == "shell":
             # Only a terminal shows them: what else reads a shell may parse it.
             for line in self._engineer.first_lines(

@@ -24,6 +24,7 @@ from django.utils import timezone
 from apps.access.permits import ConnectionPermit
 from apps.audit.operations import Party
 from apps.gateway.blocking import Blocking
+from apps.gateway.device_sign_in import SIGN_IN_SECONDS, SignInRefusedError
 from apps.gateway.forward_relay import FORWARD_LIMIT, ForwardRelay, ForwardRequest
 from apps.gateway.forwarding import addresses_of
 from apps.gateway.live_control import LiveControl
@@ -45,6 +46,7 @@ from apps.gateway.sftp_policy import SftpPolicy, Usage
 from apps.gateway.sftp_relay import SftpRelay
 from apps.gateway.upstream import Upstream, UpstreamSettings
 from apps.inventory.file_rules import NO_RULES
+from apps.inventory.sign_ins import SignIn
 from apps.recordings.manifest import FileNote
 from apps.recordings.output import RecordingFailedError
 from apps.recordings.writer import Recorder, RecorderThread
@@ -247,6 +249,10 @@ class LiveSession:
             raise ChannelRefusedError(
                 f"the grant does not include {request.service_text}"
             )
+        if request.kind != "shell" and self.permit.sign_in != SignIn.SSH:
+            raise ChannelRefusedError(
+                "this device asks for its password on the terminal: it has shells only"
+            )
 
     def _check_room(self, request: ChannelRequest) -> None:
         forward = isinstance(request, ForwardRequest)
@@ -289,7 +295,7 @@ class LiveSession:
             raise ChannelRefusedError(f"the session is {self.state.value}")
         self.relays[number] = relay
         try:
-            async with asyncio.timeout(CHANNEL_SECONDS):
+            async with asyncio.timeout(CHANNEL_SECONDS + SIGN_IN_SECONDS):
                 await relay.open_back(self._upstream.connection)
         except (asyncssh.Error, OSError, TimeoutError) as error:
             relay.abandon()
@@ -297,6 +303,9 @@ class LiveSession:
             raise AssetRefusedError(
                 f"the asset refused the {request.kind}: {what}"
             ) from error
+        except SignInRefusedError as error:
+            relay.abandon()
+            raise ChannelRefusedError(str(error)) from error
         except RecordingFailedError as error:
             relay.abandon()
             self._recording_failed(error)

@@ -12,17 +12,20 @@ knows of it.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol, cast
 
 import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
-from apps.gateway.fastpath import ClientChannel, ClientConnection
-from apps.gateway.upstream import MAX_PACKET, WINDOW
+from apps.gateway.asset_channel import AssetChannel, Terminal
+from apps.gateway.device_sign_in import DeviceSignIn
+from apps.gateway.upstream import MAX_PACKET, WINDOW, UpstreamConnection
 from apps.recordings.frames import (
     EventKind,
     encode_close,
@@ -36,6 +39,11 @@ HELD_SIGNALS: Final = 8
 
 ENVIRONMENT_LIMIT: Final = 256
 """Characters of one environment value."""
+
+NO_TERMINAL_LINE: Final = "Sluice: the asset gave no terminal, so there is no echo"
+
+SIGNED_IN_NOTICE: Final = b"Sluice signed in at the device's own prompts\r\n"
+"""In the recording in place of the sign-in, of which nothing is kept."""
 
 TARGET_LOST_LINE: Final = "*** Sluice: the asset closed the connection ***"
 TARGET_LOST_STATUS: Final = 255
@@ -72,18 +80,6 @@ class FrontChannel(Protocol):
 
     def is_closing(self) -> bool:
         """Say whether nothing more can be written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terminal:
-    """A pty request (RFC 4254 6.2). Sizes as sent: 0 means unknown."""
-
-    term: str
-    columns: int
-    rows: int
-    width_pixels: int = 0
-    height_pixels: int = 0
-    modes: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +180,9 @@ class Relay:
         self._bytes_out = 0
         self._over = False
         self._ended = False
+        self._starting = False
+        self._lost_early: Callable[[], None] | None = None
+        self._sign_in: DeviceSignIn | None = None
 
     @property
     def has_terminal(self) -> bool:
@@ -205,10 +204,12 @@ class Relay:
         """Say whether input is held."""
         return Hold.FROZEN in self._front_holds
 
-    async def open_back(self, connection: ClientConnection) -> None:
+    async def open_back(self, connection: UpstreamConnection) -> None:
         """Open a channel on the asset as what was asked for, and relay from then on.
 
-        Raises: asyncssh.ChannelOpenError when the asset refuses; RecordingFailedError.
+        Where the device has questions of its own, the gateway answers them first, and
+        nobody is shown that. Raises: asyncssh.ChannelOpenError when the asset refuses;
+        SignInRefusedError; RecordingFailedError.
         """
         request, terminal = self.request, self.request.terminal
         self._recorder.add(
@@ -222,33 +223,28 @@ class Relay:
                 term=terminal.term if terminal else None,
             ),
         )
-        command = request.command
         channel = connection.new_session_channel(window=WINDOW, max_pktsize=MAX_PACKET)
-        await channel.create(
+        self._starting = True
+        self._sign_in = sign_in = connection.new_sign_in()
+        has_terminal = await channel.start(
             lambda: _BackSession(self),
-            # asyncssh sends either type; bytes keep what is not UTF-8.
-            command=command,  # type: ignore[arg-type]
-            subsystem=request.subsystem,
-            env=request.environment,
-            request_pty=terminal is not None,
-            term_type=terminal.term if terminal else None,
-            term_size=(
-                (
-                    terminal.columns,
-                    terminal.rows,
-                    terminal.width_pixels,
-                    terminal.height_pixels,
-                )
-                if terminal
-                else (0, 0)
-            ),
-            term_modes=terminal.modes if terminal else {},
-            x11_forwarding=False,
-            x11_display=None,
-            x11_auth_path=None,
-            x11_single_connection=False,
-            agent_forwarding=False,
+            kind="subsystem" if request.subsystem else request.kind,
+            argument=(request.subsystem or "").encode() or request.command or b"",
+            environment=request.environment,
+            terminal=terminal,
         )
+        if not has_terminal:
+            self._show(f"{NO_TERMINAL_LINE}\r\n", EXTENDED_DATA_STDERR)
+        if sign_in is not None:
+            prompt = await sign_in.run(channel.write)
+            self._sign_in = None
+            self._recorder.add(EventKind.NOTICE, self.number, SIGNED_IN_NOTICE)
+            # After what the gateway itself says on a new terminal.
+            asyncio.get_running_loop().call_soon(self.back_data, prompt, None)
+        self._starting = False
+        if self._lost_early is not None:
+            # When the request to start was answered: this step answers it.
+            asyncio.get_running_loop().call_soon(self._lost_early)
 
     def stop(self) -> None:
         """Forward nothing more in either direction; the session is being cut."""
@@ -335,6 +331,9 @@ class Relay:
 
     def back_data(self, data: bytes, datatype: int | None) -> None:
         """Take output."""
+        if self._sign_in is not None:
+            self._sign_in.said(data)
+            return
         if self._over:
             return
         kind = self.output_kind if datatype is None else EventKind.STDERR
@@ -380,6 +379,12 @@ class Relay:
         went, so that without a status this is no normal end.
         """
         self._back = None
+        if self._sign_in is not None:
+            self._sign_in.lost()
+        if self._starting:
+            # It may have ended well before it answered that it began.
+            self._lost_early = partial(self.back_lost, torn=torn)
+            return
         if torn and self._exit_status is None and self._exit_signal is None:
             if not self._over:
                 self.say_last(TARGET_LOST_LINE)
@@ -532,10 +537,10 @@ class _BackSession(asyncssh.SSHClientSession[bytes]):
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._channel: ClientChannel | None = None
+        self._channel: AssetChannel | None = None
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        self._channel = cast(ClientChannel, chan)
+        self._channel = cast(AssetChannel, chan)
         self._relay.back_made(chan)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:

@@ -22,9 +22,10 @@ from django.utils import timezone
 
 from apps.access import authorization
 from apps.access.denials import Denied
+from apps.gateway.asset_channel import Terminal
 from apps.gateway.live import Core, LiveSession
 from apps.gateway.opening import open_session
-from apps.gateway.relay import ChannelRequest, Relay, Terminal
+from apps.gateway.relay import ChannelRequest, Relay
 from apps.gateway.session_context import ChannelRefusedError, OpeningRefusedError
 from apps.recordings import operations as recordings
 from apps.recordings.frames import Event, EventKind

@@ -12,26 +12,46 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, cast
 
 import asyncssh
-from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
-from asyncssh.packet import SSHPacket
+from asyncssh.constants import (
+    MSG_REQUEST_FAILURE,
+    MSG_REQUEST_SUCCESS,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
+)
+from asyncssh.packet import SSHPacket, SSHPacketHandler
 
 from apps.access.permits import ConnectionPermit
 from apps.gateway.algorithms import REKEY_BYTES, REKEY_SECONDS
+from apps.gateway.asset_channel import AssetChannel
+from apps.gateway.device_sign_in import DeviceSignIn
 from apps.gateway.fastpath import ClientConnection
 from apps.inventory.addresses import parse_address, refusal
 from apps.inventory.crypto_profiles import PROFILES, CryptoProfile
+from apps.inventory.sign_ins import SignIn
 from apps.vault.leases import LeasedCredential
+from apps.vault.secret_values import Secret
+from apps.vault.sign_in_prompts import (
+    PasswordExpiredError,
+    UnknownQuestionError,
+    answers_to,
+)
+from apps.vault.terminal_sign_in import TerminalSignIn
 
 WINDOW: Final = 2 << 20
 MAX_PACKET: Final = 32_768
 STRICT_KEX_SERVER: Final = b"kex-strict-s-v00@openssh.com"
 KEEPALIVE_SECONDS: Final = 30
 KEEPALIVE_COUNT: Final = 4
+MOST_ROUNDS: Final = 5
+"""Sets of prompts of one sign-in."""
+
+BUSY_PAUSE_SECONDS: Final = 0.2
+"""First wait for a device that takes one connection at a time; it doubles."""
 
 
 class UpstreamProblem(StrEnum):
@@ -45,6 +65,8 @@ class UpstreamProblem(StrEnum):
     NO_COMMON_ALGORITHM = "no_common_algorithm"
     CLOSED_EARLY = "closed_early"
     CREDENTIAL_REFUSED = "credential_refused"
+    CREDENTIAL_EXPIRED = "credential_expired"
+    QUESTION_UNKNOWN = "question_unknown"
     LOST = "lost"
 
 
@@ -64,6 +86,13 @@ SENTENCES: Final[dict[UpstreamProblem, str]] = {
         "its crypto profile may not fit"
     ),
     UpstreamProblem.CREDENTIAL_REFUSED: "the asset refused the credential",
+    UpstreamProblem.CREDENTIAL_EXPIRED: (
+        "the asset wants a new password for this account: an administrator must set "
+        "one there and store it"
+    ),
+    UpstreamProblem.QUESTION_UNKNOWN: (
+        "the asset asks for more than name and password at its sign-in"
+    ),
     UpstreamProblem.LOST: "the asset closed the connection",
 }
 """One line for the engineer; the detail goes to the ledger only."""
@@ -80,21 +109,53 @@ class UpstreamError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """Time limits in seconds, and whether this machine itself may be a target."""
+    """Time limits in seconds, and whether this machine itself may be a target.
+
+    A crypto profile may multiply the limits of key exchange and authentication.
+    `busy_seconds` is how long a device that takes one connection at a time is tried.
+    """
 
     tcp_seconds: float = 8.0
     kex_seconds: float = 15.0
     auth_seconds: float = 20.0
+    busy_seconds: float = 10.0
     allow_local_targets: bool = False
 
 
+class _Nobody(SSHPacketHandler):
+    """Takes what a device sends to a channel that has gone: RFC 4254 5.3 forbids it,
+    OpenSSH's client does not mind."""
+
+    def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool:  # noqa: ARG002
+        """Take it and do nothing."""
+        return True
+
+    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing."""
+
+
+class _Channels(dict[int, Any]):
+    """Channels by number; a number that is not there is nobody's, not an error."""
+
+    def __missing__(self, number: int) -> Any:
+        return _Nobody()
+
+
 class UpstreamConnection(ClientConnection):
-    """A connection to an asset; it opens channels, the asset opens none."""
+    """A connection to an asset; it opens channels, the asset opens none.
+
+    Devices may ignore keepalives or answer them wrongly, so only one that has answered
+    before is given up for its silence; a device that has vanished is noticed by TCP.
+    """
 
     strict_kex_required = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._channels = _Channels()
+        self.answers_keepalives = False
+        self.new_sign_in: Callable[[], DeviceSignIn | None] = lambda: None
+        """Makes what answers a new shell's questions, for a device that has some."""
         self.on_refused_channel: Callable[[str], None] | None = None
         self.kex_problem: asyncssh.KeyExchangeFailed | None = None
 
@@ -117,6 +178,39 @@ class UpstreamConnection(ClientConnection):
             raise
         return chosen
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Have TCP notice a device that has vanished, whatever it answers."""
+        end = transport.get_extra_info("socket")
+        if end is not None:
+            _watch_by_tcp(end)
+        super().connection_made(transport)
+
+    def new_session_channel(self, *, window: int, max_pktsize: int) -> AssetChannel:
+        """Return an unopened session channel; the caller runs its `start`."""
+        self._update_recv_pktlen(max_pktsize)
+        return AssetChannel(
+            self, self._loop, "strict", None, "strict", window, max_pktsize
+        )
+
+    async def _make_keepalive_request(self) -> None:
+        await super()._make_keepalive_request()
+        self.answers_keepalives = True
+
+    def _keepalive_timer_callback(self) -> None:
+        if not self.answers_keepalives:
+            self._keepalive_count = 0
+            if len(self._global_request_waiters) >= KEEPALIVE_COUNT:
+                # It never answers; TCP goes on to see whether it is there.
+                return
+        super()._keepalive_timer_callback()
+
+    def _process_global_answer(
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> None:
+        """Take an answer; one that nobody waits for means nothing."""
+        if self._global_request_waiters:
+            self._process_global_response(pkttype, pktid, packet)
+
     def _process_channel_open(
         self, _pkttype: int, _pktid: int, packet: SSHPacket
     ) -> None:
@@ -135,7 +229,23 @@ class UpstreamConnection(ClientConnection):
     _packet_handlers = {
         **ClientConnection._packet_handlers,
         asyncssh.constants.MSG_CHANNEL_OPEN: _process_channel_open,
+        MSG_REQUEST_SUCCESS: _process_global_answer,
+        MSG_REQUEST_FAILURE: _process_global_answer,
     }
+
+
+def _watch_by_tcp(end: socket.socket) -> None:
+    """Give up after two and a half minutes without any sign of the other side."""
+    seconds = KEEPALIVE_SECONDS * (KEEPALIVE_COUNT + 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_SECONDS),
+        ("TCP_KEEPINTVL", KEEPALIVE_SECONDS),
+        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+        ("TCP_USER_TIMEOUT", seconds * 1000),
+    ):
+        # Not every system has each of them.
+        with suppress(AttributeError, OSError):
+            end.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 class _WeakProfileConnection(UpstreamConnection):
@@ -145,12 +255,55 @@ class _WeakProfileConnection(UpstreamConnection):
 
 
 class _Owner(asyncssh.SSHClient):
-    """Notices where the connection is, and when it goes."""
+    """Notices where the connection is, and when it goes; answers prompts, once."""
 
-    def __init__(self) -> None:
+    def __init__(self, login: str, password: Secret | None) -> None:
         self.authenticating = asyncio.Event()
         self.began_authentication = False
         self.on_lost: Callable[[Exception | None], None] | None = None
+        self.sign_in_problem: UpstreamProblem | None = None
+        self._login = login
+        self._password = password
+        self._gave_password = False
+        self._rounds = 0
+
+    def kbdint_auth_requested(self) -> str | None:
+        """Take part in a sign-in by prompts, once."""
+        if self._password is None or self._rounds:
+            return None
+        return ""
+
+    def kbdint_challenge_received(
+        self,
+        name: str,  # noqa: ARG002
+        instructions: str,
+        lang: str,  # noqa: ARG002
+        prompts: Sequence[tuple[str, bool]],
+    ) -> list[str] | None:
+        """Answer with name and password as far as that is what is asked for."""
+        self._rounds += 1
+        if self._password is None or self._rounds > MOST_ROUNDS:
+            return None
+        try:
+            answers = answers_to(
+                instructions, prompts, login=self._login, password=self._password
+            )
+        except PasswordExpiredError:
+            self.sign_in_problem = UpstreamProblem.CREDENTIAL_EXPIRED
+            return None
+        except UnknownQuestionError:
+            self.sign_in_problem = UpstreamProblem.QUESTION_UNKNOWN
+            return None
+        if self._password.reveal() in answers:
+            if self._gave_password:
+                return None
+            self._gave_password = True
+        return answers
+
+    def password_change_requested(self, prompt: str, lang: str) -> Any:  # noqa: ARG002
+        """Change nothing (RFC 4252 8): the vault would not know of it."""
+        self.sign_in_problem = UpstreamProblem.CREDENTIAL_EXPIRED
+        return NotImplemented
 
     def begin_auth(self, username: str) -> None:  # noqa: ARG002
         self.began_authentication = True
@@ -188,8 +341,29 @@ async def connect(
 ) -> Upstream:
     """Connect to the permit's asset with the leased credential.
 
+    A device for one session at a time may still be busy with the end of the last one,
+    so it is tried again as long as nothing of the credential was sent.
     Raises: UpstreamError.
     """
+    loop = asyncio.get_running_loop()
+    pause, give_up_at = BUSY_PAUSE_SECONDS, loop.time() + settings.busy_seconds
+    while True:
+        try:
+            return await _connect_once(permit, lease, settings)
+        except UpstreamError as error:
+            may_be_busy = permit.session_limit == 1 and error.problem in {
+                UpstreamProblem.UNREACHABLE,
+                UpstreamProblem.CLOSED_EARLY,
+            }
+            if not may_be_busy or loop.time() + pause > give_up_at:
+                raise
+        await asyncio.sleep(pause)
+        pause *= 2
+
+
+async def _connect_once(
+    permit: ConnectionPermit, lease: LeasedCredential, settings: UpstreamSettings
+) -> Upstream:
     profile = PROFILES[permit.crypto_profile]
     keys = _pinned_keys(permit)
     addresses = await _resolve(permit, settings)
@@ -205,10 +379,33 @@ async def connect(
         raise
     owner = cast(_Owner, connection.get_owner())
     try:
-        return await _authenticate(connection, owner, options.waiter, settings)
+        await _authenticate(
+            connection, owner, options.waiter, settings, patience=profile.patience
+        )
     except BaseException:
         connection.abort_transport()
         raise
+    connection.new_sign_in = lambda: _new_sign_in(permit, lease)
+    key = connection.get_server_host_key()
+    return Upstream(
+        connection=connection,
+        owner=owner,
+        host_key_fingerprint=key.get_fingerprint() if key else "",
+    )
+
+
+def _new_sign_in(
+    permit: ConnectionPermit, lease: LeasedCredential
+) -> DeviceSignIn | None:
+    if permit.sign_in == SignIn.SSH or lease.password is None:
+        return None
+    return DeviceSignIn(
+        TerminalSignIn(
+            login=permit.account_name,
+            password=lease.password,
+            elevates=permit.sign_in == SignIn.TERMINAL_ENABLE,
+        )
+    )
 
 
 async def _authenticate(
@@ -216,14 +413,16 @@ async def _authenticate(
     owner: _Owner,
     waiter: asyncio.Future[None],
     settings: UpstreamSettings,
-) -> Upstream:
+    *,
+    patience: float,
+) -> None:
     loop = asyncio.get_running_loop()
     stage = "key exchange"
     try:
-        async with asyncio.timeout(settings.kex_seconds) as limit:
+        async with asyncio.timeout(settings.kex_seconds * patience) as limit:
             await owner.authenticating.wait()
             stage = "authentication"
-            limit.reschedule(loop.time() + settings.auth_seconds)
+            limit.reschedule(loop.time() + settings.auth_seconds * patience)
             await waiter
     except TimeoutError as error:
         raise UpstreamError(
@@ -234,15 +433,10 @@ async def _authenticate(
     except asyncssh.KeyExchangeFailed as error:
         raise UpstreamError(UpstreamProblem.NO_COMMON_ALGORITHM, str(error)) from error
     except asyncssh.PermissionDenied as error:
-        raise UpstreamError(UpstreamProblem.CREDENTIAL_REFUSED, str(error)) from error
+        problem = owner.sign_in_problem or UpstreamProblem.CREDENTIAL_REFUSED
+        raise UpstreamError(problem, str(error)) from error
     except (asyncssh.Error, OSError) as error:
         raise _lost(connection, owner, error) from error
-    key = connection.get_server_host_key()
-    return Upstream(
-        connection=connection,
-        owner=owner,
-        host_key_fingerprint=key.get_fingerprint() if key else "",
-    )
 
 
 def _lost(
@@ -253,6 +447,8 @@ def _lost(
         return UpstreamError(
             UpstreamProblem.NO_COMMON_ALGORITHM, str(connection.kex_problem)
         )
+    if owner.sign_in_problem is not None:
+        return UpstreamError(owner.sign_in_problem, str(error))
     if owner.began_authentication:
         return UpstreamError(UpstreamProblem.LOST, f"during authentication: {error}")
     return UpstreamError(UpstreamProblem.CLOSED_EARLY, str(error))
@@ -340,10 +536,14 @@ async def _options(
     profile: CryptoProfile,
     keys: list[asyncssh.SSHKey],
 ) -> asyncssh.SSHClientConnectionOptions:
-    credential = _credential_options(lease)
+    credential = (
+        _credential_options(lease)
+        if permit.sign_in == SignIn.SSH
+        else _nothing_by_ssh(lease)
+    )
     options: asyncssh.SSHClientConnectionOptions
     options = await asyncssh.SSHClientConnectionOptions.construct(
-        client_factory=_Owner,
+        client_factory=lambda: _Owner(lease.login, lease.password),
         host=permit.address,
         port=permit.port,
         username=lease.login,
@@ -360,7 +560,6 @@ async def _options(
         agent_path=None,
         agent_forwarding=False,
         gss_host=None,
-        disable_trivial_auth=True,
         config=None,
         login_timeout=0,
         keepalive_interval=KEEPALIVE_SECONDS,
@@ -379,6 +578,7 @@ def _credential_options(lease: LeasedCredential) -> dict[str, Any]:
             "client_keys": None,
             "password": lease.password.reveal(),
             "preferred_auth": ["password", "keyboard-interactive"],
+            "disable_trivial_auth": True,
         }
     if lease.private_key is None:
         raise UpstreamError(UpstreamProblem.CREDENTIAL_REFUSED, "the lease is empty")
@@ -390,4 +590,17 @@ def _credential_options(lease: LeasedCredential) -> dict[str, Any]:
         "client_keys": [pair],
         "password": None,
         "preferred_auth": ["publickey"],
+        "disable_trivial_auth": True,
+    }
+
+
+def _nothing_by_ssh(lease: LeasedCredential) -> dict[str, Any]:
+    """Return a sign-in without credential: the device asks on its terminal."""
+    if lease.password is None:
+        raise UpstreamError(UpstreamProblem.CREDENTIAL_REFUSED, "the lease is empty")
+    return {
+        "client_keys": None,
+        "password": None,
+        "preferred_auth": [],
+        "disable_trivial_auth": False,
     }

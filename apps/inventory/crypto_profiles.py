@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CryptoProfile:
-    """Algorithm names as on the wire (RFC 4253 section 7.1), in order of preference."""
+    """Algorithm names as on the wire (RFC 4253 section 7.1), in order of preference.
+
+    `patience` multiplies the time a device has for key exchange and sign-in: old
+    processors take tens of seconds.
+    """
 
     name: str
     title: str
@@ -20,6 +24,7 @@ class CryptoProfile:
     macs: tuple[str, ...]
     host_keys: tuple[str, ...]
     signatures: tuple[str, ...]
+    patience: float = 1.0
 
 
 MODERN = CryptoProfile(
@@ -68,6 +73,7 @@ COMPAT_2012 = CryptoProfile(
     macs=("hmac-sha2-256", "hmac-sha1"),
     host_keys=("ecdsa-sha2-nistp256", "rsa-sha2-256", "ssh-rsa"),
     signatures=("ecdsa-sha2-nistp256", "rsa-sha2-256", "ssh-rsa"),
+    patience=2.0,
 )
 
 # Without strict key exchange neither ChaCha20 nor CBC with encrypt-then-MAC is safe
@@ -81,8 +87,54 @@ LEGACY_SHA1 = CryptoProfile(
     macs=("hmac-sha1",),
     host_keys=("ssh-rsa",),
     signatures=("ssh-rsa",),
+    patience=4.0,
+)
+
+# Each of the next three is what one family of devices offers, and nothing beside it.
+LEGACY_GEX = CryptoProfile(
+    name="legacy-gex",
+    title="Legacy, group exchange with SHA-1",
+    weak=True,
+    kex=("diffie-hellman-group-exchange-sha1",),
+    ciphers=("aes256-cbc", "aes128-cbc"),
+    macs=("hmac-sha1", "hmac-sha1-96"),
+    host_keys=("ssh-rsa",),
+    signatures=("ssh-rsa",),
+    patience=4.0,
+)
+
+LEGACY_DSS = CryptoProfile(
+    name="legacy-dss",
+    title="Legacy, DSS host key",
+    weak=True,
+    kex=("diffie-hellman-group14-sha1",),
+    ciphers=("aes128-cbc", "3des-cbc"),
+    macs=("hmac-sha1",),
+    host_keys=("ssh-dss",),
+    signatures=("ssh-rsa",),
+    patience=4.0,
+)
+
+LEGACY_BROKEN = CryptoProfile(
+    name="legacy-broken",
+    title="Broken: group 1, 3DES, MD5",
+    weak=True,
+    kex=("diffie-hellman-group1-sha1",),
+    ciphers=("3des-cbc",),
+    macs=("hmac-md5",),
+    host_keys=("ssh-rsa",),
+    signatures=("ssh-rsa",),
+    patience=4.0,
 )
 
 PROFILES: dict[str, CryptoProfile] = {
-    profile.name: profile for profile in (MODERN, COMPAT_2012, LEGACY_SHA1)
+    profile.name: profile
+    for profile in (
+        MODERN,
+        COMPAT_2012,
+        LEGACY_SHA1,
+        LEGACY_GEX,
+        LEGACY_DSS,
+        LEGACY_BROKEN,
+    )
 }

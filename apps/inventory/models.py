@@ -9,6 +9,7 @@ from apps.accounts.models import User
 from apps.audit.identifiers import short_id, uuid7
 from apps.audit.operations import Party
 from apps.inventory.crypto_profiles import MODERN, PROFILES
+from apps.inventory.sign_ins import TITLES, SignIn
 
 # It is the second part of an SSH user string and a host name in certificates.
 ASSET_NAME = RegexValidator(
@@ -292,10 +293,21 @@ class TargetAccount(models.Model):
     # What is sent to the asset, where that differs.
     login = models.CharField(max_length=64, validators=[LOGIN])
     credential_kind = models.CharField(max_length=12, choices=CredentialKind.choices)
+    # Where the asset asks for it. At a device's own prompts `name` is typed.
+    sign_in = models.CharField(
+        max_length=20,
+        choices=[(kind.value, title) for kind, title in TITLES.items()],
+        default=SignIn.SSH.value,
+    )
 
     class Meta:
         ordering = ["name"]
         constraints = [
+            models.CheckConstraint(
+                condition=Q(sign_in=SignIn.SSH.value)
+                | Q(credential_kind=CredentialKind.PASSWORD),
+                name="only_a_password_is_typed_at_prompts",
+            ),
             models.UniqueConstraint(
                 fields=["asset", "name"], name="one_account_per_asset_and_name"
             ),

@@ -21,6 +21,7 @@ from apps.inventory.models import (
     NO_GRACE_FROM_SL_T,
     Asset,
     Conduit,
+    CredentialKind,
     HostKey,
     Site,
     SiteMembership,
@@ -28,6 +29,7 @@ from apps.inventory.models import (
     Zone,
 )
 from apps.inventory.services import UnknownServiceError, check_services
+from apps.inventory.sign_ins import SignIn
 
 
 class InventoryRefusedError(ValueError):
@@ -316,21 +318,31 @@ def add_account(
     by: Party,
     now: dt.datetime,
     login: str = "",
+    sign_in: str = SignIn.SSH,
 ) -> TargetAccount:
     """Add a login of an asset; `login` is what is sent when it differs from `name`.
 
+    `sign_in` is where the asset asks for the credential (`SignIn`).
     Raises: InventoryRefusedError.
     """
     account = TargetAccount(
-        asset=asset, name=name, login=login or name, credential_kind=credential_kind
+        asset=asset,
+        name=name,
+        login=login or name,
+        credential_kind=credential_kind,
+        sign_in=sign_in,
     )
+    if sign_in != SignIn.SSH and credential_kind != CredentialKind.PASSWORD:
+        raise InventoryRefusedError(
+            "At a device's own prompts only a password can be typed: choose that."
+        )
     _save(account, new=True)
     audit.record(
         Kind.ACCOUNT_ADDED,
         now=now,
         actor=by,
         subject=account.party,
-        data={"credential_kind": credential_kind},
+        data={"credential_kind": credential_kind, "sign_in": sign_in},
     )
     return account
 

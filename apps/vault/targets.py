@@ -30,11 +30,22 @@ from apps.vault.dialogues import Conversation, Dialogue, Progress
 from apps.vault.login_credentials import LoginCredential
 from apps.vault.models import Finding
 from apps.vault.secret_values import Secret
+from apps.vault.terminal_sign_in import (
+    QUIET_SECONDS,
+    SignInProgress,
+    TerminalSignIn,
+)
 from apps.vault.whereabouts import NotReachedError, Target, dial, host_key_algorithms
 
 _AUTHORIZED_KEYS = ".ssh/authorized_keys"
 _LONGEST_FILE = 1024 * 1024
 _CLOSE_SECONDS = 2
+_LONGEST_SIGN_IN_SECONDS = 30.0
+_TERMINAL: dict[str, Any] = {
+    "term_type": "vt100",
+    "term_size": (80, 24),
+    "encoding": None,
+}
 _PYTHON_KEYS: dict[str, type[paramiko.PKey]] = {
     "ssh-ed25519": paramiko.Ed25519Key,
     "ssh-rsa": paramiko.RSAKey,
@@ -79,7 +90,9 @@ def prove_dead(
     """
     ends = time.monotonic() + seconds
     spoken = target.profile.name
-    if target.profile.name == MODERN.name:
+    if target.typed_name:
+        spoken = "a device's own prompts"
+    elif target.profile.name == MODERN.name:
         try:
             return _try_with_paramiko(target, credential, seconds)
         except paramiko.ssh_exception.IncompatiblePeer:
@@ -207,7 +220,8 @@ async def _open(
 ) -> asyncssh.SSHClientConnection:
     algorithms = host_key_algorithms(target)
     dialled = await asyncio.to_thread(dial, target, seconds)
-    has_password = credential.password is not None
+    # A device that asks on its terminal is told nothing before.
+    has_password = credential.password is not None and not target.typed_name
     connection, _ = await asyncssh.create_connection(
         lambda: client,
         sock=dialled,
@@ -230,14 +244,14 @@ async def _open(
         client_keys=None,
         agent_path=None,
         x509_trusted_certs=None,
-        public_key_auth=not has_password,
+        public_key_auth=not (has_password or target.typed_name),
         password_auth=has_password,
         kbdint_auth=has_password,
         host_based_auth=False,
         gss_kex=False,
         gss_auth=False,
         # A target that lets anybody in says nothing about this credential.
-        disable_trivial_auth=True,
+        disable_trivial_auth=not target.typed_name,
     )
     return connection
 
@@ -292,8 +306,57 @@ async def _log_in(
     except (NotReachedError, OSError, asyncssh.Error) as error:
         finding, answer = _attempt_of(error, client, credential)
         return Attempt(finding, answer, tried_by)
-    await _close(connection)
+    try:
+        if target.typed_name:
+            return await _try_on_terminal(connection, target, credential, seconds)
+    finally:
+        await _close(connection)
     return Attempt(Finding.ACCEPTED, "authentication succeeded", tried_by)
+
+
+async def _try_on_terminal(
+    connection: asyncssh.SSHClientConnection,
+    target: Target,
+    credential: LoginCredential,
+    seconds: float,
+) -> Attempt:
+    """Sign in at the device's own prompts; only its own no is a refusal."""
+    tried_by = f"asyncssh {asyncssh.__version__}"
+    if credential.password is None:
+        return Attempt(Finding.NOT_TRIED, "only a password can be typed", tried_by)
+    sign_in = TerminalSignIn(login=target.typed_name, password=credential.password)
+    try:
+        async with connection.create_process(**_TERMINAL) as process:
+            await _sign_in(process, sign_in, seconds)
+    except (OSError, asyncssh.Error) as error:
+        sign_in.give_up(_reason(error))
+    if sign_in.progress is SignInProgress.SIGNED_IN:
+        return Attempt(Finding.ACCEPTED, "signed in at the prompts", tried_by)
+    finding = Finding.REFUSED if sign_in.was_refused else Finding.NOT_TRIED
+    return Attempt(finding, credential.without_secrets(sign_in.refusal), tried_by)
+
+
+async def _sign_in(
+    process: asyncssh.SSHClientProcess[bytes], sign_in: TerminalSignIn, seconds: float
+) -> None:
+    """Answer the device until it is in or not; takes at most `seconds`."""
+    ends = asyncio.get_running_loop().time() + seconds
+    while sign_in.progress is SignInProgress.TALKING:
+        if asyncio.get_running_loop().time() > ends:
+            sign_in.give_up("it took too long")
+            return
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                printed = await process.stdout.read(4096)
+        except TimeoutError:
+            typed = sign_in.quiet()
+        else:
+            if not printed:
+                sign_in.give_up("it closed")
+                return
+            typed = sign_in.feed(printed)
+        if typed:
+            process.stdin.write(typed)
 
 
 async def _rotate_key(
@@ -397,7 +460,7 @@ async def _rotate_password(
     conversation = Conversation(dialogue, current=old, new=new)
     try:
         async with asyncio.timeout(seconds):
-            await _converse(connection, conversation)
+            await _converse(connection, conversation, target, old)
     except TimeoutError:
         raise RotationError(
             Finding.NOT_ROTATED,
@@ -424,12 +487,22 @@ async def _rotate_password(
 
 
 async def _converse(
-    connection: asyncssh.SSHClientConnection, conversation: Conversation
+    connection: asyncssh.SSHClientConnection,
+    conversation: Conversation,
+    target: Target,
+    old: Secret,
 ) -> None:
-    process = await connection.create_process(
-        term_type="vt100", term_size=(80, 24), encoding=None
-    )
+    process = await connection.create_process(**_TERMINAL)
     async with process:
+        if target.typed_name:
+            sign_in = TerminalSignIn(login=target.typed_name, password=old)
+            await _sign_in(process, sign_in, _LONGEST_SIGN_IN_SECONDS)
+            if sign_in.progress is not SignInProgress.SIGNED_IN:
+                finding = (
+                    Finding.REFUSED if sign_in.was_refused else Finding.NOT_ROTATED
+                )
+                raise RotationError(finding, f"the sign-in: {sign_in.refusal}")
+            process.stdin.write(conversation.feed(sign_in.prompt))
         while conversation.progress is Progress.TALKING:
             printed = await process.stdout.read(4096)
             if not printed:

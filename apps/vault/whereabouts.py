@@ -11,6 +11,7 @@ from apps.inventory.addresses import refusal
 from apps.inventory.crypto_profiles import PROFILES, CryptoProfile
 from apps.inventory.models import TargetAccount
 from apps.inventory.queries import pinned_host_keys
+from apps.inventory.sign_ins import SignIn
 from apps.vault.models import Finding
 
 _RSA_HOST_ALGORITHMS = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
@@ -18,7 +19,10 @@ _RSA_HOST_ALGORITHMS = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where to log in as whom; `host_keys` are pinned OpenSSH lines."""
+    """Where to log in as whom; `host_keys` are pinned OpenSSH lines.
+
+    `typed_name` is typed where the device asks by its own prompts, else empty.
+    """
 
     name: str
     address: str
@@ -26,6 +30,7 @@ class Target:
     login: str
     host_keys: tuple[str, ...]
     profile: CryptoProfile
+    typed_name: str = ""
 
 
 class NotReachedError(Exception):
@@ -46,6 +51,7 @@ def target_of(account: TargetAccount) -> Target:
         login=account.login,
         host_keys=pinned_host_keys(asset.pk),
         profile=PROFILES[asset.crypto_profile],
+        typed_name="" if account.sign_in == SignIn.SSH else account.name,
     )
 
 

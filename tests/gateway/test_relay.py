@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from apps.gateway.asset_channel import Terminal
 from apps.gateway.relay import (
     HELD_SIGNALS,
     TARGET_LOST_LINE,
     ChannelRequest,
     ChannelResult,
     Relay,
-    Terminal,
     passes_environment,
 )
 from apps.recordings.frames import Event, EventKind

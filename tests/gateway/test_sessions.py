@@ -392,7 +392,11 @@ class TestDrain:
         await until(ending)
         with pytest.raises(asyncssh.ChannelOpenError):
             await connection.run("stdout late")
-        assert Kind.CHANNEL_REFUSED in await client.ask(kinds)
+
+        async def noted():
+            return Kind.CHANNEL_REFUSED in await client.ask(kinds)
+
+        assert await until(noted)
         process.stdin.write(b"last words")
         process.stdin.write_eof()
         assert await process.stdout.read() == b"last words"

@@ -203,6 +203,22 @@ def test_an_account_is_added(here: factories.Plant, administrator: Client) -> No
     assert TargetAccount.objects.filter(asset=here.asset, name="viewer").count() == 1
 
 
+def test_an_account_may_be_asked_for_on_the_terminal(
+    here: factories.Plant, administrator: Client
+) -> None:
+    where = f"/assets/{here.asset.pk}/accounts/add/"
+    given = {"account-name": "console", "account-sign_in": "terminal"}
+    refused = administrator.post(where, given | {"account-credential_kind": "key"})
+    assert refused.status_code == 422
+    assert "only a password can be typed" in refused.content.decode()
+    done = administrator.post(where, given | {"account-credential_kind": "password"})
+    assert done.status_code == 302
+    account = TargetAccount.objects.get(asset=here.asset, name="console")
+    assert account.sign_in == "terminal"
+    page = administrator.get(f"/assets/{here.asset.pk}/").content.decode()
+    assert "asked for by: The device" in page
+
+
 def test_a_credential_is_written_and_never_shown(
     here: factories.Plant, administrator: Client
 ) -> None:

@@ -86,7 +86,7 @@ def running(
     server = process.start(
         process.as_user([binary, "-D", "-e", "-f", str(configuration)]),
         log=log,
-        answers=lambda: _greets(port),
+        answers=lambda: greets(port),
     )
     try:
         yield Sshd(port, host_line, calling_user(), directory / "identity", log)
@@ -103,7 +103,8 @@ def _make_key(path: Path, arguments: Sequence[str]) -> str:
     return path.with_name(f"{path.name}.pub").read_text().strip()
 
 
-def _greets(port: int) -> bool:
+def greets(port: int) -> bool:
+    """Say whether an SSH server answers on `port`."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=5) as connection:
             return connection.recv(8).startswith(b"SSH-2.0-")

@@ -26,6 +26,7 @@ from apps.inventory.services import (
     UnknownServiceError,
     check_services,
 )
+from apps.inventory.sign_ins import TITLES, SignIn
 
 _PLAIN = {"autocapitalize": "none", "autocomplete": "off", "spellcheck": "false"}
 
@@ -119,6 +120,14 @@ class AccountForm(forms.Form):
     )
     credential_kind = forms.ChoiceField(
         label="The gateway signs in with", choices=CredentialKind.choices
+    )
+    sign_in = forms.ChoiceField(
+        label="Asked for by",
+        choices=list(TITLES.items()),
+        initial=SignIn.SSH,
+        required=False,
+        help_text="Some devices let anybody in by SSH and ask on the terminal. The "
+        "gateway answers there with the name and the password, and nobody sees it.",
     )
 
 

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from apps.inventory import operations as inventory
 from apps.inventory import queries
 from apps.inventory.models import CredentialKind, TargetAccount
+from apps.inventory.sign_ins import SignIn
 from apps.portal.forms.inventory import AccountForm, CredentialForm
 from apps.portal.roles import only_for, signed_in
 from apps.portal.views.assets import asset_page
@@ -34,6 +35,7 @@ def add_account(request: HttpRequest, asset_id: uuid.UUID) -> HttpResponse:
                 name=form.cleaned_data["name"],
                 login=form.cleaned_data["login"],
                 credential_kind=form.cleaned_data["credential_kind"],
+                sign_in=form.cleaned_data["sign_in"] or SignIn.SSH,
                 by=person.party,
                 now=timezone.now(),
             )

@@ -27,6 +27,7 @@ def test_dialling_takes_a_permit_and_a_lease_and_nothing_that_says_where() -> No
         "tcp_seconds",
         "kex_seconds",
         "auth_seconds",
+        "busy_seconds",
         "allow_local_targets",
     }
 

@@ -26,6 +26,7 @@ KEPT = {
     "process_view": "Django's middleware calls it so",
     "process_connection_close": "asyncssh calls it so",
     "process_open_confirmation": "asyncssh calls it so",
+    "process_packet": "asyncssh calls it so",
 }
 
 # Rivals of the product's words, with the word to use.

@@ -195,7 +195,15 @@ def env_database(name: str, *, sqlite_path: Path, explain: str) -> dict[str, obj
         raise ImproperlyConfigured(
             f"{name} names a port that is no number from 0 to 65535."
         ) from None
-    options: dict[str, object] = {}
+    # A server that went without a word is given up after seconds, not minutes. Over a
+    # Unix socket these count for nothing.
+    options: dict[str, object] = {
+        "connect_timeout": 5,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
     host = parts.hostname or ""
     for pair in filter(None, parts.query.split("&")):
         key, _, text = pair.partition("=")
@@ -203,7 +211,7 @@ def env_database(name: str, *, sqlite_path: Path, explain: str) -> dict[str, obj
             host = unquote(text)
         else:
             options[key] = unquote(text)
-    options["pool"] = {"min_size": 1, "max_size": 16, "timeout": 10}
+    options["pool"] = {"min_size": 1, "max_size": 20, "timeout": 5}
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -213,6 +221,8 @@ def env_database(name: str, *, sqlite_path: Path, explain: str) -> dict[str, obj
         "PORT": str(port or ""),
         "OPTIONS": options,
         "CONN_MAX_AGE": 0,
+        # After a restart of the server nobody is given a connection that is dead.
+        "CONN_HEALTH_CHECKS": True,
     }
 
 

@@ -13,9 +13,12 @@ from typing import Any, Final, Protocol, cast
 
 import asyncssh
 from asyncssh.constants import (
+    DISC_BY_APPLICATION,
     DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
     MSG_CHANNEL_OPEN,
     MSG_CHANNEL_REQUEST,
+    MSG_GLOBAL_REQUEST,
+    MSG_IGNORE,
     MSG_KEXINIT,
     MSG_SERVICE_ACCEPT,
     MSG_SERVICE_REQUEST,
@@ -28,6 +31,7 @@ from apps.gateway.authentication import Authentication, Stage
 from apps.gateway.fastpath import ServerChannel, ServerConnection
 from apps.gateway.fastpath_forward import ForwardChannel
 from apps.gateway.forwarding import AskedForward
+from apps.gateway.limits import Budget
 from apps.gateway.relay import ENVIRONMENT_LIMIT, passes_environment
 from apps.gateway.session_context import EngineerSide
 
@@ -37,6 +41,25 @@ REQUEST_LIMIT: Final = 64
 """Channel requests that may wait for an answer."""
 
 ENVIRONMENT_COUNT: Final = 32
+
+GLOBAL_REQUEST_LIMIT: Final = 64
+"""Global requests that may wait for an answer."""
+
+STRANGER_PACKETS: Final = 200
+"""Packets that may come before the sign-in is complete; twenty keys take fifty."""
+
+CONTROL_BURST: Final = 2000.0
+CONTROL_PER_SECOND: Final = 200.0
+"""Packets that are neither data nor flow control: each costs the gateway more than its
+sender. No client comes near this."""
+
+REKEY_BURST: Final = 64.0
+REKEY_PER_SECOND: Final = 1.0
+"""Key exchanges the client may begin without having moved any data."""
+
+REKEY_BYTES_EARN: Final = 1 << 16
+REKEY_PACKETS_EARN: Final = 16
+"""Sent bytes, or received packets, after which a key exchange is free."""
 
 
 class EngineerChannel(ServerChannel):
@@ -72,6 +95,7 @@ class EngineerChannel(ServerChannel):
     ) -> None:
         if len(self._request_queue) >= REQUEST_LIMIT:
             raise asyncssh.ProtocolError("Too many channel requests")
+        cast(EngineerConnection, self._connection()).spend_control()
         self._process_request(pkttype, pktid, packet)
 
     _packet_handlers = {
@@ -101,12 +125,74 @@ class EngineerConnection(ServerConnection):
     channel_class = EngineerChannel
     engineer: ConnectionOwner
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stranger_packets = 0
+        self._ignored_next = -1
+        self._controls = Budget(CONTROL_BURST, CONTROL_PER_SECOND)
+        self._rekeys = Budget(REKEY_BURST, REKEY_PER_SECOND)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask the login gate before anything else is done."""
         super().connection_made(transport)
         self.engineer = cast(ConnectionOwner, self._owner)
         if not self.engineer.admitted:
             self.abort_transport()
+
+    def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
+        """Handle a packet that belongs to no channel, and count it."""
+        if self._auth_complete and not self._is_chaff(pkttype, pktid):
+            self.spend_control()
+        return super().process_packet(pkttype, pktid, packet)
+
+    def _is_chaff(self, pkttype: int, pktid: int) -> bool:
+        """Say whether it is the one MSG_IGNORE that asyncssh puts before a packet."""
+        if pkttype != MSG_IGNORE:
+            return False
+        is_single = pktid != self._ignored_next
+        self._ignored_next = (pktid + 1) & 0xFFFFFFFF
+        return is_single
+
+    def spend_control(self) -> None:
+        """Count a packet that is no data. Raises: DisconnectError above the limit."""
+        if not self._controls.spend(self._loop.time()):
+            raise asyncssh.DisconnectError(
+                DISC_BY_APPLICATION, f"{PREFIX}too many requests"
+            )
+
+    def _finish_recv_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Count the packets of somebody who has not signed in yet (R18)."""
+        super()._finish_recv_packet(*args, **kwargs)
+        if not self._auth_complete:
+            self._stranger_packets += 1
+            if self._stranger_packets > STRANGER_PACKETS:
+                self.disconnect_now(
+                    DISC_BY_APPLICATION, f"{PREFIX}too much before the sign-in"
+                )
+
+    def _process_limited_global_request(
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> None:
+        if len(self._global_request_queue) >= GLOBAL_REQUEST_LIMIT:
+            raise asyncssh.ProtocolError("Too many global requests")
+        self._process_global_request(pkttype, pktid, packet)
+
+    def _count_rekey(self) -> None:
+        """Count a key exchange that the client begins in mid-session.
+
+        Each costs milliseconds, so that one after the other would be a way to keep the
+        gateway busy.
+        """
+        if not self._auth_complete or self._kexinit_sent:
+            return
+        moved = self._rekey_bytes_sent / REKEY_BYTES_EARN
+        # Strict key exchange starts the count of packets anew each time.
+        moved += self._recv_seq / REKEY_PACKETS_EARN
+        self._rekeys.earn(min(moved, 1.0))
+        if not self._rekeys.spend(self._loop.time()):
+            raise asyncssh.DisconnectError(
+                DISC_BY_APPLICATION, f"{PREFIX}too many key exchanges"
+            )
 
     def _send_kexinit(self) -> None:
         """Offer the ciphers for this client; its version is known by now."""
@@ -140,6 +226,7 @@ class EngineerConnection(ServerConnection):
         chosen then is what the client guessed. Dropbear guesses and goes by that;
         asyncssh would take the packet that Dropbear sends anew for a second one.
         """
+        self._count_rekey()
         guess = _first_guess(packet.get_full_payload())
         await self._process_kexinit(pkttype, pktid, packet)
         if guess is not None:
@@ -252,6 +339,7 @@ class EngineerConnection(ServerConnection):
         **ServerConnection._packet_handlers,
         MSG_KEXINIT: _process_client_kexinit,
         MSG_CHANNEL_OPEN: _process_any_channel_open,
+        MSG_GLOBAL_REQUEST: _process_limited_global_request,
         MSG_SERVICE_REQUEST: _process_service_requested,
     }
 

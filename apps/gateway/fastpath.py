@@ -98,6 +98,8 @@ QUICKACK_READS: Final = 40
 """Reads after which the peer's Nagle algorithm no longer matters."""
 
 _SEQ_MASK: Final = 0xFFFFFFFF
+_LARGEST_WINDOW: Final = 0xFFFFFFFF
+"""RFC 4254 5.2."""
 _ADJUSTMENT: Final = struct.Struct(">II")
 
 
@@ -620,8 +622,16 @@ class _ChannelBase(SSHChannel[bytes]):
         """Count a window adjustment and send what waited for it."""
         if self._recv_state not in {"open", "eof_pending", "eof"}:
             raise ProtocolError("Channel not open")
+        if self._send_window + adjust > _LARGEST_WINDOW:
+            raise ProtocolError("Window overflow")
         self._send_window += adjust
         self._flush_send_buf()
+
+    def _process_widening(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
+        """Handle a window adjustment that came through asyncssh's own parser."""
+        adjust = packet.get_uint32()
+        packet.check_end()
+        self.widen(adjust)
 
     def _queue(self, data: bytes | memoryview, datatype: int | None) -> None:
         # asyncssh declares bytearray because its own flush cuts in place; ours slices.
@@ -708,12 +718,18 @@ class ServerChannel(_ChannelBase, SSHServerChannel[bytes]):
 
     _packet_handlers = {
         **SSHServerChannel._packet_handlers,
+        MSG_CHANNEL_WINDOW_ADJUST: _ChannelBase._process_widening,
         MSG_CHANNEL_CLOSE: _process_client_close,
     }
 
 
 class ClientChannel(_ChannelBase, SSHClientChannel[bytes]):
     """A session channel opened by the gateway on an asset."""
+
+    _packet_handlers = {
+        **SSHClientChannel._packet_handlers,
+        MSG_CHANNEL_WINDOW_ADJUST: _ChannelBase._process_widening,
+    }
 
 
 class ServerConnection(_ConnectionBase, SSHServerConnection):

@@ -5,15 +5,23 @@ engineer out. Each source network has its own small quota, so that one of them c
 use up the total; when the total is used up anyway, the oldest connection of the network
 that holds most gives way to a newcomer from another one.
 
-State is one entry per open unauthenticated connection and nothing else: it cannot grow
-beyond `total`, and it forgets a source when its last connection goes.
+Connections that come and go quickly are limited by their rate: each costs a greeting,
+and most of them a key exchange.
+
+State is one entry per open unauthenticated connection, at most `total`, and one number
+for each of the `SOURCES` networks that came last.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Final
+
+SOURCES: Final = 4096
+"""Source networks whose rate is remembered; the one longest quiet is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,38 @@ class LoginLimits:
     total: int = 200
     per_source: int = 20
     login_seconds: float = 60.0
+    burst: float = 100.0
+    """Connections of one source at once, however short; they earn back slowly."""
+    per_second: float = 20.0
+    """Connections of one source that are earned back in a second."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What may be used up at once, and how fast it comes back. Times are seconds of a
+    monotonic clock."""
+
+    burst: float
+    per_second: float
+    _left: float = field(init=False)
+    _at: float | None = None
+
+    def __post_init__(self) -> None:
+        self._left = self.burst
+
+    def earn(self, amount: float) -> None:
+        """Give something back, never above the burst."""
+        self._left = min(self.burst, self._left + amount)
+
+    def spend(self, at: float, amount: float = 1.0) -> bool:
+        """Use up `amount`; False, and nothing is used up, when it is not there."""
+        if self._at is not None:
+            self.earn((at - self._at) * self.per_second)
+        self._at = at
+        if self._left < amount:
+            return False
+        self._left -= amount
+        return True
 
 
 def source_of(address: str) -> Hashable:
@@ -50,17 +90,23 @@ class LoginGate:
     _waiting: dict[Hashable, dict[Hashable, Callable[[], None]]] = field(
         default_factory=dict
     )
+    _rates: OrderedDict[Hashable, Budget] = field(default_factory=OrderedDict)
     _count: int = 0
     refused: int = 0
     """Connections turned away since the start, for the metrics."""
 
-    def admit(self, key: Hashable, address: str, drop: Callable[[], None]) -> bool:
+    def admit(
+        self, key: Hashable, address: str, drop: Callable[[], None], *, at: float
+    ) -> bool:
         """Admit the connection `key` from `address`, or return False.
 
         `drop` closes it when it has to give way; it is called at most once, after
-        which the connection no longer counts.
+        which the connection no longer counts. `at` is a monotonic time in seconds.
         """
         source = source_of(address)
+        if not self._rate_of(source).spend(at):
+            self.refused += 1
+            return False
         mine = self._waiting.get(source)
         if mine is not None and len(mine) >= self.limits.per_source:
             self.refused += 1
@@ -71,6 +117,17 @@ class LoginGate:
         self._waiting.setdefault(source, {})[key] = drop
         self._count += 1
         return True
+
+    def _rate_of(self, source: Hashable) -> Budget:
+        rate = self._rates.get(source)
+        if rate is None:
+            rate = Budget(self.limits.burst, self.limits.per_second)
+            self._rates[source] = rate
+            if len(self._rates) > SOURCES:
+                self._rates.popitem(last=False)
+        else:
+            self._rates.move_to_end(source)
+        return rate
 
     def _make_room(self, newcomer: Hashable) -> bool:
         largest = max(self._waiting, key=lambda source: len(self._waiting[source]))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import asyncssh
+from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from apps.access.permits import ConnectionPermit
@@ -36,12 +37,13 @@ from apps.gateway.relay import (
     Relay,
 )
 from apps.gateway.session_context import (
+    DATABASE_AWAY,
     AssetRefusedError,
     ChannelRefusedError,
     ClientSide,
     OpenRecording,
 )
-from apps.gateway.settling import settle_recording, settle_session
+from apps.gateway.settling import settle_recording, settle_session, write_down
 from apps.gateway.sftp_policy import SftpPolicy, Usage
 from apps.gateway.sftp_relay import SftpRelay
 from apps.gateway.upstream import Upstream, UpstreamSettings
@@ -280,15 +282,19 @@ class LiveSession:
             )
         number = self._next_number
         self._next_number += 1
-        await self._core.blocking.run(
-            sessions.open_channel,
-            session_id=self.session_id,
-            number=number,
-            kind=request.kind,
-            has_pty=request.terminal is not None,
-            command=request.command_text,
-            now=timezone.now(),
-        )
+        try:
+            await self._core.blocking.run(
+                sessions.open_channel,
+                session_id=self.session_id,
+                number=number,
+                kind=request.kind,
+                has_pty=request.terminal is not None,
+                command=request.command_text,
+                now=timezone.now(),
+            )
+        except DatabaseError as error:
+            logger.exception("channel %d of %s cannot open", number, self.short_id)
+            raise ChannelRefusedError(DATABASE_AWAY) from error
         relay = self._make_relay(number, request, front)
         if not self.is_active():
             relay.abandon()
@@ -341,7 +347,9 @@ class LiveSession:
     def _channel_ended(self, relay: Relay, result: ChannelResult) -> None:
         self.relays.pop(relay.number, None)
         paper = self._core.tasks.spawn(
-            self._core.blocking.run(
+            write_down(
+                self._core,
+                f"the end of channel {relay.number} of {self.short_id}",
                 sessions.close_channel,
                 session_id=self.session_id,
                 number=relay.number,

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import uuid
 
+from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from apps.access.denials import Denied
 from apps.access.permits import ConnectionPermit
 from apps.gateway.live import Core, LiveSession
 from apps.gateway.session_context import (
+    DATABASE_AWAY,
     ClientLeftError,
     ClientSide,
     OpeningRefusedError,
@@ -40,13 +42,16 @@ async def open_session(
     """
     if core.draining:
         raise OpeningRefusedError("the gateway is being stopped")
-    row = await core.blocking.run(
-        sessions.open_session,
-        permit=permit,
-        gateway_id=core.gateway_id,
-        client=client_version,
-        now=timezone.now(),
-    )
+    try:
+        row = await core.blocking.run(
+            sessions.open_session,
+            permit=permit,
+            gateway_id=core.gateway_id,
+            client=client_version,
+            now=timezone.now(),
+        )
+    except DatabaseError as error:
+        raise _refusal_for(error) from error
     if isinstance(row, Denied):
         raise OpeningRefusedError(row.message)
     opening = _Opening(core, permit, row.pk, client.gone)
@@ -194,6 +199,9 @@ def _refusal_for(error: BaseException) -> BaseException:
         return OpeningRefusedError("the session cannot be recorded")
     if isinstance(error, NoCredentialError):
         return OpeningRefusedError("the vault holds no credential for this account")
+    if isinstance(error, DatabaseError):
+        logger.error("a session could not be opened", exc_info=error)
+        return OpeningRefusedError(DATABASE_AWAY)
     if isinstance(error, Exception):
         logger.error("a session could not be opened", exc_info=error)
         return OpeningRefusedError("the session cannot be opened now")

@@ -12,19 +12,21 @@ import asyncio
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import asyncssh
 from asyncssh.constants import (
     DISC_BY_APPLICATION,
     DISC_HOST_NOT_ALLOWED_TO_CONNECT,
     DISC_ILLEGAL_USER_NAME,
+    DISC_SERVICE_NOT_AVAILABLE,
     DISC_TOO_MANY_CONNECTIONS,
     OPEN_ADMINISTRATIVELY_PROHIBITED,
     OPEN_RESOURCE_SHORTAGE,
 )
+from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from apps.access import authorization
@@ -59,12 +61,15 @@ from apps.gateway.limits import LoginGate
 from apps.gateway.live import CHANNEL_LIMIT, Core, LiveSession
 from apps.gateway.notices import Notices
 from apps.gateway.opening import open_session
-from apps.gateway.session_context import OpeningRefusedError
+from apps.gateway.session_context import DATABASE_AWAY, OpeningRefusedError
 from apps.gateway.upstream import MAX_PACKET, WINDOW
 from apps.gateway.user_string import ParsedLogin
 from apps.sessions import operations as sessions
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DOOR: Final = "ssh"
 LAST_WORD_SECONDS: Final = 0.01
@@ -89,12 +94,12 @@ class DatabaseFactors:
 
     async def find_key(self, handle: str, fingerprint: str) -> KeyOwner | None:
         """Return the owner when the key is a usable one of the person `handle`."""
-        return await self._blocking.run(_find_key, handle, fingerprint)
+        return await self._ask(_find_key, handle, fingerprint)
 
     async def check_code(self, owner: KeyOwner, code: str) -> FactorVerdict:
         """Return whether the code is right; each code is accepted once."""
         self.code_checked_at = timezone.now()
-        return await self._blocking.run(
+        return await self._ask(
             accounts.verify_second_factor,
             user=owner.user,
             code=code,
@@ -105,13 +110,28 @@ class DatabaseFactors:
         self, owner: KeyOwner, login: ParsedLogin
     ) -> dt.timedelta | None:
         """Sign in by the key alone; return the age of the full sign-in, None if not."""
-        return await self._blocking.run(
+        return await self._ask(
             _sign_in_by_grace,
             owner=owner,
             asset_name=login.asset,
             source_address=self.source_address,
             not_before=self._consent_since,
         )
+
+    async def _ask(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Ask the database; a client that cannot be judged is sent away with a line.
+
+        Raises: asyncssh.DisconnectError.
+        """
+        try:
+            return await self._blocking.run(function, *args, **kwargs)
+        except DatabaseError as error:
+            logger.exception("nobody can sign in")
+            raise asyncssh.DisconnectError(
+                DISC_SERVICE_NOT_AVAILABLE, f"{PREFIX}{DATABASE_AWAY}"
+            ) from error
 
 
 def _find_key(handle: str, fingerprint: str) -> KeyOwner | None:
@@ -189,7 +209,12 @@ class Engineer(asyncssh.SSHServer):
         self.connection = cast(EngineerConnection, conn)
         self.source_address = conn.get_extra_info("peername", ("",))[0]
         self._factors.source_address = self.source_address
-        self.admitted = self._door.gate.admit(id(self), self.source_address, self._drop)
+        self.admitted = self._door.gate.admit(
+            id(self),
+            self.source_address,
+            self._drop,
+            at=asyncio.get_running_loop().time(),
+        )
         if self.admitted:
             self._door.connections.add(self.connection)
 
@@ -327,7 +352,11 @@ class Engineer(asyncssh.SSHServer):
         owner, login = self.authentication.owner, self.authentication.login
         if owner is None or login is None:
             raise OpeningRefusedError("nobody has signed in")
-        permit = await self._authorize(owner, login)
+        try:
+            permit = await self._authorize(owner, login)
+        except DatabaseError as error:
+            logger.exception("a sign-in could not be noted")
+            raise OpeningRefusedError(DATABASE_AWAY) from error
         if isinstance(permit, Denied):
             raise OpeningRefusedError(authorization.outside_message(permit))
         return await open_session(

@@ -7,11 +7,14 @@ import datetime as dt
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from apps.access.permits import ConnectionPermit
 from apps.gateway.blocking import Blocking
 from apps.recordings.writer import Recorder
+
+DATABASE_AWAY: Final = "the database does not answer: nothing can be opened now"
+"""What an engineer is told; what is open goes on."""
 
 
 class OpeningRefusedError(Exception):

@@ -211,7 +211,14 @@ def env_database(name: str, *, sqlite_path: Path, explain: str) -> dict[str, obj
             host = unquote(text)
         else:
             options[key] = unquote(text)
-    options["pool"] = {"min_size": 1, "max_size": 20, "timeout": 5}
+    # Giving an attempt up soon keeps the pauses between them short: a database that is
+    # back is found within two seconds, however long it was away.
+    options["pool"] = {
+        "min_size": 1,
+        "max_size": 20,
+        "timeout": 5,
+        "reconnect_timeout": 2,
+    }
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jumpserver.demo.scene import HMI, SCADA
+from jumpserver.demo.scene import SCADA
 from jumpserver.demo.ssh_client import SshRefusedError
 from tests.e2e.production import Production, production, until
 from tests.e2e.test_production import give_access, session_of
@@ -37,19 +37,20 @@ def plant(ssh_binary: str, sshd_binary: str) -> Iterator[Production]:
 
 def test_what_is_open_goes_on_and_the_books_are_kept(plant: Production) -> None:
     """And the one that is given back meanwhile is written down when it is back."""
-    grant = give_access(plant, "vendor", HMI)
-    connection = plant.ssh("vendor").connect(HMI)
+    grant = give_access(plant, "engineer", SCADA)
+    connection = plant.ssh("engineer").connect(f"historian@{SCADA}")
     lasting = connection.open("cat")
     lasting.type("one\n")
     lasting.transcript.wait_for("one")
-    second = connection.open("read line; echo got $line; exit 7")
+    second = connection.open("echo go on; read line; echo got $line; exit 7")
+    second.transcript.wait_for("go on")
     session = session_of(plant, grant, "ssh")
     plant.database.stop()
     try:
         lasting.type("two\n")
         lasting.transcript.wait_for("two")
         # A newcomer is told why, and is not asked for a code that would be used up.
-        stranger = plant.ssh("vendor").connect(HMI)
+        stranger = plant.ssh("engineer").connect(f"historian@{SCADA}")
         with pytest.raises(SshRefusedError, match=AWAY):
             stranger.open("echo never")
         # A further channel of the open connection opens no more than that.
@@ -67,13 +68,13 @@ def test_what_is_open_goes_on_and_the_books_are_kept(plant: Production) -> None:
     until(
         lambda: plant.rows(
             "select id from jump_sessions_channel where session_id = %s "
-            "and exit_status = 7 and bytes_out = 7",
+            "and exit_status = 7 and bytes_out = 13",
             session,
         ),
         "the end of the channel in the books",
     )
     # The pool holds no dead connection: the very next sign-in works.
-    again = plant.ssh("vendor").connect(HMI)
+    again = plant.ssh("engineer").connect(f"historian@{SCADA}")
     assert again.open("exit 3").exit_status() == 3
     again.close()
     connection.close()

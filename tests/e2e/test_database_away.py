@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jumpserver.demo.scene import SCADA
+from jumpserver.demo.scene import HMI, SCADA
 from jumpserver.demo.ssh_client import SshRefusedError
 from tests.e2e.production import Production, production, until
 from tests.e2e.test_production import give_access, session_of
@@ -95,10 +95,11 @@ def test_what_is_open_goes_on_and_the_books_are_kept(plant: Production) -> None:
 
 def test_after_the_grace_nothing_goes_on_unwatched(plant: Production) -> None:
     """Nobody could revoke it; so it ends, and is in the books when they are back."""
-    grant = give_access(plant, "engineer", SCADA)
-    connection = plant.ssh("engineer").connect(f"historian@{SCADA}")
-    lasting = connection.open("echo ready; cat")
-    lasting.transcript.wait_for("ready")
+    grant = give_access(plant, "vendor", HMI)
+    connection = plant.ssh("vendor").connect(HMI)
+    lasting = connection.open("cat")
+    lasting.type("one\n")
+    lasting.transcript.wait_for("one")
     session = session_of(plant, grant, "ssh")
     plant.database.stop()
     try:

@@ -7,10 +7,13 @@ a test that is not async.
 import asyncio
 import contextlib
 import secrets
+import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import asyncssh
 
@@ -46,6 +49,7 @@ class Target:
     received: bytearray = field(default_factory=bytearray)
     signals: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    open_now: set[asyncssh.SSHServerConnection] = field(default_factory=set)
 
 
 class _Server(TrackedServer):
@@ -113,11 +117,20 @@ async def ssh_target(
     acceptor = await listen(
         port, lambda: _Server(connections, target, program), key, **options
     )
-    target.port = acceptor.get_port()
+    target.port, target.open_now = acceptor.get_port(), connections
     try:
         yield target
     finally:
         await end_all(acceptor, connections)
+
+
+def reset(
+    connection: asyncssh.SSHClientConnection | asyncssh.SSHServerConnection,
+) -> None:
+    """Close a connection as a machine does that lost its power: with a reset."""
+    transport = connection.get_extra_info("socket")
+    transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.abort()
 
 
 def echo_target(
@@ -127,6 +140,7 @@ def echo_target(
 
     Commands: `stdout TEXT`, `stderr TEXT`, `both` (out on one, err on the other),
     `exit N`, `signal NAME` (ends by it), `await-signal` (prints the one it got), `env`,
+    `die` (the target's socket is reset),
     `size`, `flood N` (N bytes), `cat`; a shell echoes its input.
     """
     return ssh_target(_echo, host_key=host_key, port=port, **options)
@@ -232,6 +246,9 @@ async def _echo(target: Target, process: asyncssh.SSHServerProcess[bytes]) -> No
         out.write((argument or "out").encode() + b"\n")
     if name in ("stderr", "both"):
         err.write((argument or "err").encode() + b"\n")
+    if name == "die":
+        reset(cast(asyncssh.SSHServerConnection, process.channel.get_connection()))
+        return
     if name == "signal":
         process.exit_with_signal(argument)
         return

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def answers(port: int) -> bool:
 class ServedDemo:
     """`manage.py demo --serve` on a directory, from start to end."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, prefix: Sequence[str] = ()) -> None:
+        """`prefix` is a command that becomes the demo, such as `unshare`."""
         self.data = data
         self.ready_file = data.parent / "ready.json"
         # One that was killed leaves its own behind.
@@ -68,10 +69,10 @@ class ServedDemo:
         self.started = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command(
+                [*prefix, *command(
                     "--serve", "--data", str(data), "--portal-port", "0",
                     "--ssh-port", "0", "--ready-file", str(self.ready_file),
-                ),
+                )],
                 env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         wait_until(self._is_ready, "the demo did not get ready")

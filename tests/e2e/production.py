@@ -26,7 +26,7 @@ from jumpserver.demo.one_time_codes import CodeBook, step_now
 from jumpserver.demo.people_file import read_people
 from jumpserver.demo.portal_client import PortalClient
 from jumpserver.demo.processes import RunningDemo
-from jumpserver.demo.ssh_client import SshClient
+from jumpserver.demo.ssh_client import SshClient, SshRefusedError
 from tests.servers import postgresql, process, redis
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,6 +60,20 @@ def until(look: Callable[[], Found], what: str, *, seconds: float = 30) -> Found
         if time.monotonic() > deadline:
             raise NeverCameError(f"not within {seconds:.0f} s: {what} ({found!r})")
         time.sleep(0.05)
+
+
+def refusal(client: SshClient, target: str) -> str:
+    """Return what the person's client says; the connection must not come to be."""
+    connection = client.connect(target)
+    try:
+        channel = connection.open("echo never")
+        assert channel.exit_status() != 0, channel.transcript.text
+        channel.transcript.wait_for_end(seconds=10)
+        return channel.transcript.text
+    except SshRefusedError as refused:
+        return str(refused)
+    finally:
+        connection.close()
 
 
 class Broker:
@@ -225,6 +239,15 @@ class Production:
         running = self._running.pop(role)
         running.kill()
         running.wait()
+
+    def memory(self, role: str) -> tuple[int, int]:
+        """Return what a process holds in memory now, and held at most, in bytes."""
+        status = Path(f"/proc/{self._running[role].pid}/status").read_text()
+        now, peak = (
+            int(status.partition(name)[2].split()[0]) * 1024
+            for name in ("VmRSS:", "VmHWM:")
+        )
+        return now, peak
 
     def pause(self, role: str) -> None:
         """Suspend a process as a hypervisor would; `resume` lets it go on."""

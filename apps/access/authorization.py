@@ -271,6 +271,7 @@ def _permit(
         grace_seconds=asset.grace_seconds,
         in_operation=asset.in_operation,
         session_limit=asset.session_limit,
+        file_rules=asset.file_rules,
         source_address=source_address,
         door=door,
         issued_at=now,

@@ -10,6 +10,7 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 
+from apps.inventory.file_rules import FileRules
 from apps.inventory.services import SFTP_SERVICES, ForwardDestination, forwards_of
 
 
@@ -41,6 +42,7 @@ class ConnectionPermit:
     grace_seconds: int
     in_operation: bool
     session_limit: int
+    file_rules: FileRules
     source_address: str
     # ssh or browser
     door: str

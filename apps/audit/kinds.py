@@ -92,6 +92,8 @@ class Kind(StrEnum):
     RECORDING_VIEWED = "recordings.recording.viewed"
     RECORDING_EXPORTED = "recordings.recording.exported"
     RECORDING_REFUSED = "recordings.recording.refused"
+    FILES_NOTED = "recordings.files.noted"
+    FILES_REFUSED = "recordings.files.refused"
     LEDGER_EXPORTED = "audit.ledger.exported"
 
 
@@ -182,5 +184,7 @@ SENTENCES: dict[Kind, str] = {
     Kind.RECORDING_VIEWED: "Somebody replayed a recording.",
     Kind.RECORDING_EXPORTED: "Somebody downloaded a recording.",
     Kind.RECORDING_REFUSED: "Somebody tried to open a recording that is not theirs.",
+    Kind.FILES_NOTED: "Files were moved or changed in a session.",
+    Kind.FILES_REFUSED: "Requests for files were refused in a session.",
     Kind.LEDGER_EXPORTED: "Somebody exported the ledger.",
 }

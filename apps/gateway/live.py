@@ -26,6 +26,8 @@ from apps.access.permits import ConnectionPermit
 from apps.audit.operations import Party
 from apps.gateway.blocking import Blocking
 from apps.gateway.device_sign_in import SIGN_IN_SECONDS, SignInRefusedError
+from apps.gateway.exec_relay import ExecRelay
+from apps.gateway.file_ledger import FileLedger
 from apps.gateway.forward_relay import FORWARD_LIMIT, ForwardRelay, ForwardRequest
 from apps.gateway.forwarding import addresses_of
 from apps.gateway.live_control import LiveControl
@@ -47,9 +49,7 @@ from apps.gateway.settling import settle_recording, settle_session, write_down
 from apps.gateway.sftp_policy import SftpPolicy, Usage
 from apps.gateway.sftp_relay import SftpRelay
 from apps.gateway.upstream import Upstream, UpstreamSettings
-from apps.inventory.file_rules import NO_RULES
 from apps.inventory.sign_ins import SignIn
-from apps.recordings.manifest import FileNote
 from apps.recordings.output import RecordingFailedError
 from apps.recordings.writer import Recorder, RecorderThread
 from apps.sessions import operations as sessions
@@ -134,7 +134,10 @@ class LiveSession:
         self._noting = asyncio.Lock()
         self.control = LiveControl(self)
         self._papers: set[asyncio.Task[bool]] = set()
+        self.file_channels: set[int] = set()
+        """Numbers of the channels that carry files, not something to look at."""
         self._usage = Usage()
+        self._files = FileLedger(core, core.tasks, recording.recording_id)
 
     @property
     def recorder(self) -> Recorder:
@@ -331,18 +334,18 @@ class LiveSession:
             "on_end": self._channel_ended,
             "on_failure": self._recording_failed,
         }
-        if request.kind == "sftp":
-            return SftpRelay(
-                policy=SftpPolicy(self.permit.services, NO_RULES, self._usage),
-                on_file=self._file_noted,
-                **options,
-            )
         if isinstance(request, ForwardRequest):
             return ForwardRelay(**options)
-        return Relay(**options)
-
-    def _file_noted(self, relay: Relay, note: FileNote) -> None:
-        """Take an entry of the manifest."""
+        moves_files = request.kind == "exec" and request.terminal is None
+        if request.kind == "sftp" or moves_files:
+            options["policy"] = SftpPolicy(
+                self.permit.services, self.permit.file_rules, self._usage
+            )
+            options["on_file"] = self._files.add
+        if request.kind == "sftp":
+            self.file_channels.add(number)
+            return SftpRelay(**options)
+        return ExecRelay(**options) if moves_files else Relay(**options)
 
     def _channel_ended(self, relay: Relay, result: ChannelResult) -> None:
         self.relays.pop(relay.number, None)
@@ -589,6 +592,7 @@ class LiveSession:
                 # The row says how the channels ended before it says that it did.
                 await asyncio.wait(self._papers, timeout=PAPER_SECONDS)
             await settle_session(self._core, self.session_id, reason, detail)
+            await self._files.finish()
             await settle_recording(self._core, self._recording)
         finally:
             self.ended.set()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from apps.gateway.sftp_frames import (
+    MAX_FRAME,
     AttributeFlag,
     FrameError,
     FrameType,
@@ -71,10 +72,12 @@ class Pending:
         "file",
         "id",
         "length",
+        "likely",
         "offset",
         "own",
         "reply",
         "request",
+        "sent",
     )
 
     def __init__(self, number: int, request: Request | None) -> None:
@@ -85,7 +88,8 @@ class Pending:
         self.own = False
         self.offset = 0
         self.length = 0
-        self.answered = False
+        self.likely = 0
+        self.sent = self.answered = False
         self.reply: bytes | None = None
         """What the gateway answers by itself, once it is its turn."""
 
@@ -112,6 +116,8 @@ class Bookkeeping:
         self._opening = 0
         self._closing: set[OpenFile] = set()
         self._reorder = Reorder()
+        self.unsized: list[tuple[bytes, OpenFile]] = []
+        """Files opened for reading whose size nobody has asked for."""
         self._own: dict[bytes, None] = {}
         self._sizes: dict[bytes, int] = {}
 
@@ -137,7 +143,11 @@ class Bookkeeping:
             pending.offset, pending.length = request.offset, request.length
             if file is None or file.download is None:
                 return Denial("not open for reading", Status.FAILURE)
-            denial = self._policy.judge_read(request.offset, request.length)
+            pending.likely = min(request.length, MAX_FRAME)
+            size = file.download.expected_size
+            if size is not None:
+                pending.likely = max(0, min(pending.likely, size - request.offset))
+            denial = self._policy.judge_read(request.offset, pending.likely)
             if denial is not None:
                 file.download.deny(denial.message)
         return denial
@@ -152,6 +162,9 @@ class Bookkeeping:
         pending.file = file
         pending.offset = file.upload.moved if file.append else offset
         pending.length = count
+        if file.upload.denied:
+            # No holes: what follows a part that is missing is not written, either.
+            return Denial(file.upload.problem)
         denial = self._policy.judge_write(pending.offset + count, count)
         if denial is not None:
             file.upload.deny(denial.message)
@@ -159,6 +172,7 @@ class Bookkeeping:
 
     def sent(self, pending: Pending) -> None:
         """Note that a request goes to the asset."""
+        pending.sent = True
         request, file = pending.request, pending.file
         if request is None:
             self._policy.usage.moved += pending.length
@@ -224,7 +238,7 @@ class Bookkeeping:
             transfer.take(pending.offset, piece)
         pending.offset += len(piece)
         if pending.request is not None:
-            self._policy.usage.moved += len(piece)
+            self._policy.moved(len(piece), pending.offset)
 
     def answered(self, pending: Pending, kind: int, frame: bytes) -> None:
         """Understand a whole answer; DATA only once all of it has passed.
@@ -237,7 +251,7 @@ class Bookkeeping:
             if status != Status.OK and file is not None and file.upload is not None:
                 file.upload.fail(_reason(status))
         elif request.type == FrameType.READ:
-            self._policy.read_answered(request.length)
+            self._policy.read_answered(pending.likely)
             self._read_answered(pending, status)
         elif request.type in {FrameType.OPEN, FrameType.OPENDIR}:
             self._opening -= 1
@@ -281,6 +295,8 @@ class Bookkeeping:
         if request.flags & OpenFlag.READ or not request.flags:
             file.download = self._transfer(FileAction.DOWNLOAD, request)
             file.download.expected_size = self._sizes.get(request.path)
+            if file.download.expected_size is None:
+                self.unsized.append((handle, file))
         if opens_for_writing(request):
             file.append = bool(request.flags & OpenFlag.APPEND)
             file.upload = self._transfer(FileAction.UPLOAD, request)
@@ -315,8 +331,20 @@ class Bookkeeping:
             if file.download is not None:
                 file.download.expected_size = size
             return
-        self._sizes.pop(request.path, None)
-        self._sizes[request.path] = size
+        self.note_size(request.path, size)
+
+    def sized(self, file: OpenFile, answer: bytes | memoryview) -> None:
+        """Take the answer to the gateway's own question for a size."""
+        if answer[4] != FrameType.ATTRS or file.download is None:
+            return
+        size = parse_attributes(bytes(answer)).size
+        if file.download.expected_size is None:
+            file.download.expected_size = size
+
+    def note_size(self, path: bytes, size: int) -> None:
+        """Remember how large a file was when it was looked at."""
+        self._sizes.pop(path, None)
+        self._sizes[path] = size
         if len(self._sizes) > REMEMBERED:
             del self._sizes[next(iter(self._sizes))]
 
@@ -358,7 +386,7 @@ class Bookkeeping:
             if request is None or request.type != FrameType.READ:
                 continue
             if pending.reply is None and not pending.answered:
-                self._policy.read_answered(request.length)
+                self._policy.read_answered(pending.likely)
         files = [*self._handles.values(), *self._closing]
         self._handles.clear()
         self._closing.clear()

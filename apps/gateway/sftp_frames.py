@@ -158,6 +158,13 @@ class Fields:
             raise FrameError("string is longer than its frame or its limit")
         return self._frame[start : self._position]
 
+    def path(self) -> bytes:
+        """Take a path; one with a NUL would mean different things to servers."""
+        path = self.string()
+        if b"\0" in path:
+            raise FrameError("a path with a NUL in it")
+        return path
+
     def attributes(self) -> Attributes:
         """Take ATTRS (draft, 5)."""
         flags = self.u32()
@@ -174,6 +181,11 @@ class Fields:
                 self.string()
                 self.string()
         return Attributes(flags, size, permissions)
+
+    @property
+    def left(self) -> int:
+        """Return how many bytes were not taken."""
+        return len(self._frame) - self._position
 
     def end(self) -> None:
         """Require that nothing is left."""
@@ -230,18 +242,18 @@ def parse_request(frame: bytes) -> Request:
     elif kind in _HANDLE_ONLY:
         request = Request(kind, number, handle=fields.string(MAX_HANDLE))
     elif kind in _PATH_ONLY:
-        request = Request(kind, number, path=fields.string())
+        request = Request(kind, number, path=fields.path())
     elif kind == FrameType.OPEN:
         request = Request(
             kind,
             number,
-            path=fields.string(),
+            path=fields.path(),
             flags=fields.u32(),
             attributes=fields.attributes(),
         )
     elif kind in _PATH_ATTRIBUTES:
         request = Request(
-            kind, number, path=fields.string(), attributes=fields.attributes()
+            kind, number, path=fields.path(), attributes=fields.attributes()
         )
     elif kind == FrameType.FSETSTAT:
         request = Request(
@@ -251,9 +263,7 @@ def parse_request(frame: bytes) -> Request:
             attributes=fields.attributes(),
         )
     elif kind in _TWO_PATHS:
-        request = Request(
-            kind, number, path=fields.string(), second_path=fields.string()
-        )
+        request = Request(kind, number, path=fields.path(), second_path=fields.path())
     elif kind == FrameType.EXTENDED:
         return _parse_extended(number, fields)
     else:
@@ -270,7 +280,7 @@ def _parse_extended(number: int, fields: Fields) -> Request:
     paths = []
     for kind in kinds:
         if kind == "p":
-            paths.append(fields.string())
+            paths.append(fields.path())
         elif kind == "h":
             request = request._replace(handle=fields.string(MAX_HANDLE))
         elif kind == "a":
@@ -323,7 +333,7 @@ def parse_version(frame: bytes) -> tuple[int, dict[bytes, bytes]]:
     fields = Fields(frame, 5)
     version = fields.u32()
     extensions = {}
-    while fields._position < len(frame):
+    while fields.left:
         name = fields.string()
         extensions[name] = fields.string()
     return version, extensions

@@ -12,10 +12,10 @@ from __future__ import annotations
 import datetime as dt
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from apps.gateway import sftp_rights
-from apps.gateway.sftp_bookkeeping import Bookkeeping, Pending
+from apps.gateway.sftp_bookkeeping import Bookkeeping, OpenFile, Pending
 from apps.gateway.sftp_frames import (
     HEAD,
     LENGTH,
@@ -25,7 +25,9 @@ from apps.gateway.sftp_frames import (
     FrameError,
     FrameType,
     Request,
+    encode_handle_request,
     encode_init,
+    encode_path_request,
     encode_status,
     encode_version,
     parse_init,
@@ -33,6 +35,7 @@ from apps.gateway.sftp_frames import (
     parse_version,
     parse_write_head,
 )
+from apps.gateway.sftp_paths import Answer, Asking, Confinement, Question, Verdict
 from apps.gateway.sftp_policy import Denial, SftpPolicy
 from apps.recordings.manifest import FileNote
 
@@ -58,6 +61,21 @@ _ANSWERS: Final[dict[int, frozenset[int]]] = {
 """What may answer a request, beside STATUS."""
 
 
+class Inquiry:
+    """Questions to the asset about a request, which waits for the answers."""
+
+    __slots__ = ("answers", "asking", "frame", "numbers", "pending")
+
+    def __init__(
+        self, asking: Asking, pending: Pending | None = None, frame: bytes = b""
+    ) -> None:
+        self.asking = asking
+        self.pending = pending
+        self.frame = frame
+        self.numbers: list[int] = []
+        self.answers: dict[int, Answer] = {}
+
+
 class SftpInspector:
     """One SFTP channel. Feed it with both sides, then take what it has for them."""
 
@@ -73,6 +91,11 @@ class SftpInspector:
         self.frozen = False
         """While true no further request of the client is let through."""
         self._books = Bookkeeping(policy, clock=clock, on_file=on_file)
+        self._paths = Confinement(policy, on_size=self._books.note_size)
+        self._inquiry: Inquiry | None = None
+        # The gateway's own FSTATs under way, and whether a client's id equals one.
+        self._sizing: dict[int, OpenFile] = {}
+        self._id_is_ours = False
         self._order: deque[Pending] = deque()
         self._by_id: dict[int, Pending] = {}
         self._waiting: deque[Buffer] = deque()
@@ -93,6 +116,8 @@ class SftpInspector:
     def _must_wait(self) -> bool:
         return (
             self.frozen
+            or self._inquiry is not None
+            or self._id_is_ours
             or len(self._order) >= OUTSTANDING
             or (self._greeted and not self._agreed)
         )
@@ -126,7 +151,11 @@ class SftpInspector:
             position = self._pass_write(self._write, data, 0)
             begin = 0 if passes else position
         while size - position > 4:
-            if self._must_wait():
+            if self._books.unsized:
+                _emit(self.to_asset, data, begin, position)
+                begin = position
+                self._ask_sizes()
+            if self._must_wait() or self._collides(data, position):
                 _emit(self.to_asset, data, begin, position)
                 self._waiting.appendleft(memoryview(data)[position:])
                 return
@@ -141,6 +170,24 @@ class SftpInspector:
             position = end
         _emit(self.to_asset, data, begin, position)
         self._client_rest = bytes(data[position:])
+
+    def _ask_sizes(self) -> None:
+        """Ask how large the files are that are read; nobody waits for the answer."""
+        number = 1 << 32
+        for handle, file in self._books.unsized:
+            number -= 1
+            while number in self._by_id or number in self._sizing:
+                number -= 1
+            self._sizing[number] = file
+            self.to_asset.append(encode_handle_request(FrameType.FSTAT, number, handle))
+        self._books.unsized.clear()
+
+    def _collides(self, data: Buffer, position: int) -> bool:
+        """Say whether the next request has an id that the gateway uses just now."""
+        if not self._sizing or len(data) - position < HEAD.size:
+            return False
+        self._id_is_ours = HEAD.unpack_from(data, position)[2] in self._sizing
+        return self._id_is_ours
 
     def _next_request(
         self, data: Buffer, position: int, size: int
@@ -178,7 +225,7 @@ class SftpInspector:
         if denial is not None:
             self._deny(pending, denial)
         else:
-            self._let_through(pending)
+            self._books.sent(pending)
         return pending
 
     def _pass_write(self, pending: Pending, data: Buffer, position: int) -> int:
@@ -202,8 +249,59 @@ class SftpInspector:
             self._books.denied(request, denial)
             self._deny(pending, denial)
             return b""
-        self._let_through(pending)
+        asking = self._paths.questions(request)
+        if asking is not None:
+            # Behind what goes before it; the answer may not come before this returns.
+            return self._inquire(Inquiry(asking, pending, frame))
+        self._books.sent(pending)
         return None
+
+    def _inquire(self, inquiry: Inquiry) -> bytes:
+        """Return the first questions of an inquiry; the client waits from here on."""
+        self._inquiry = inquiry
+        return self._ask(next(inquiry.asking))
+
+    def _ask(self, questions: list[Question]) -> bytes:
+        inquiry = cast(Inquiry, self._inquiry)
+        inquiry.numbers, inquiry.answers = [], {}
+        number, frames = 1 << 32, []
+        for question in questions:
+            number -= 1
+            while number in self._by_id or number in self._sizing:
+                number -= 1
+            inquiry.numbers.append(number)
+            frames.append(encode_path_request(question.kind, number, question.path))
+        return b"".join(frames)
+
+    def _inquiry_answered(self, inquiry: Inquiry, number: int, answer: Answer) -> None:
+        """Take an answer to the gateway itself; the last one lets the client go on."""
+        if number in inquiry.answers:
+            raise FrameError("two answers to one question")
+        inquiry.answers[number] = answer
+        if len(inquiry.answers) < len(inquiry.numbers):
+            return
+        try:
+            questions = inquiry.asking.send(
+                [inquiry.answers[number] for number in inquiry.numbers]
+            )
+        except StopIteration as end:
+            self._inquiry = None
+            self._decide(inquiry, end.value)
+        else:
+            self.to_asset.append(self._ask(questions))
+
+    def _decide(self, inquiry: Inquiry, verdict: Verdict) -> None:
+        pending = inquiry.pending
+        if pending is None or pending.request is None:
+            return
+        if isinstance(verdict, Denial):
+            self._books.denied(pending.request, verdict)
+            self._deny(pending, verdict, at_once=False)
+        elif verdict is not None:
+            pending.reply = verdict
+        else:
+            self._books.sent(pending)
+            self.to_asset.append(inquiry.frame)
 
     def _greet(self, frame: bytes) -> bytes:
         if self._greeted:
@@ -218,26 +316,27 @@ class SftpInspector:
             raise FrameError("a request before INIT")
 
     def _new(self, number: int, request: Request | None) -> Pending:
-        if number in self._by_id:
+        before = self._by_id.get(number)
+        if before is not None and not before.answered:
             raise FrameError("a request id that is in use")
         pending = self._by_id[number] = Pending(number, request)
         self._order.append(pending)
         return pending
 
-    def _let_through(self, pending: Pending) -> None:
-        self._books.sent(pending)
-
-    def _deny(self, pending: Pending, denial: Denial) -> None:
+    def _deny(self, pending: Pending, denial: Denial, *, at_once: bool = True) -> None:
         pending.reply = encode_status(
             pending.id, denial.status, f"Sluice: {denial.message}"
         )
-        self.to_client += self._due_replies()
+        if at_once:
+            self.to_client += self._due_replies()
 
     # From the asset.
 
     def asset_data(self, data: bytes) -> None:
         """Take what the asset sent. Raises: FrameError."""
         self._take_asset(data)
+        if self._books.unsized and self._write is None:
+            self._ask_sizes()
         self.proceed()
 
     def _take_asset(self, data: Buffer) -> None:
@@ -288,8 +387,24 @@ class SftpInspector:
         if size - position < HEAD.size:
             return 0, None
         _, _, number = HEAD.unpack_from(data, position)
+        if self._inquiry is not None and number in self._inquiry.numbers:
+            if length > MAX_WHOLE_FRAME:
+                raise FrameError(f"an answer of {length} bytes")
+            if end > size:
+                return 0, None
+            answer = Answer(kind, bytes(data[position:end]))
+            self._inquiry_answered(self._inquiry, number, answer)
+            return end, b""
+        if number in self._sizing:
+            if length > MAX_WHOLE_FRAME:
+                raise FrameError(f"an answer of {length} bytes")
+            if end > size:
+                return 0, None
+            self._books.sized(self._sizing.pop(number), data[position:end])
+            self._id_is_ours = False
+            return end, b""
         pending = self._by_id.get(number)
-        if pending is None or pending.reply is not None or pending.answered:
+        if pending is None or not pending.sent or pending.answered:
             raise FrameError("an answer that nobody asked for")
         if kind != FrameType.STATUS and kind not in _ANSWERS.get(pending.kind, ()):
             raise FrameError(f"an answer of type {kind} to a {pending.kind}")
@@ -313,7 +428,14 @@ class SftpInspector:
         if version != VERSION:
             raise FrameError(f"the asset speaks version {version} of SFTP, not 3")
         self._agreed = True
-        return encode_version(sftp_rights.offered(extensions))
+        self._paths.openssh_order = any(
+            name.endswith(b"@openssh.com") for name in extensions
+        )
+        shown = sftp_rights.offered(extensions)
+        if self._paths.confines:
+            shown.pop(b"expand-path@openssh.com", None)
+            self.to_asset.append(self._inquire(Inquiry(self._paths.begin())))
+        return encode_version(shown)
 
     def _begin_data(
         self, pending: Pending, data: Buffer, position: int, length: int
@@ -353,7 +475,8 @@ class SftpInspector:
             elif not first.answered:
                 break
             order.popleft()
-            del self._by_id[first.id]
+            if self._by_id.get(first.id) is first:
+                del self._by_id[first.id]
         return replies
 
 

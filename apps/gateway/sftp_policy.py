@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from apps.gateway import sftp_rights
-from apps.gateway.sftp_frames import MAX_FRAME, FrameType, OpenFlag, Request, Status
+from apps.gateway.sftp_frames import (
+    FrameError,
+    FrameType,
+    OpenFlag,
+    Request,
+    Status,
+)
 from apps.inventory.file_rules import MEGABYTE, FileRules
 from apps.recordings.manifest import text_of
 
@@ -80,23 +86,37 @@ class SftpPolicy:
             return Denial(f"a file may have at most {limit // MEGABYTE} MB")
         return None
 
-    def judge_read(self, offset: int, length: int) -> Denial | None:
+    def judge_read(self, offset: int, likely: int) -> Denial | None:
         """Return why a read may not go to the asset; None counts it as asked for.
 
-        The last reads of a session's total are answered or refused whole.
+        `likely`: bytes it will be answered with, as far as that is known. Clients read
+        ahead, far behind the end of a file.
         """
-        limit = self.rules.file_bytes
-        if limit and offset >= limit and offset > 0:
-            return self.file_size_problem(offset + 1)
+        denial = self.file_size_problem(offset + 1) if likely else None
+        if denial is not None:
+            return denial
         total = self.rules.session_bytes
-        if total and self.usage.moved + self.usage.asked >= total:
+        if total and self.usage.moved + self.usage.asked + likely > total:
             return Denial(TOO_MUCH)
-        self.usage.asked += min(length, MAX_FRAME)
+        self.usage.asked += likely
         return None
 
-    def read_answered(self, length: int) -> None:
+    def read_answered(self, likely: int) -> None:
         """Count a read as answered."""
-        self.usage.asked -= min(length, MAX_FRAME)
+        self.usage.asked -= likely
+
+    def moved(self, count: int, end: int) -> None:
+        """Count content that the asset sent, up to `end` of its file.
+
+        Raises: FrameError when that is more than may be moved: the file has become
+        larger than was known when its reads were let through.
+        """
+        self.usage.moved += count
+        denial = self.file_size_problem(end)
+        if denial is not None:
+            raise FrameError(denial.message)
+        if 0 < self.rules.session_bytes < self.usage.moved:
+            raise FrameError(TOO_MUCH)
 
     def judge_write(self, end: int, count: int) -> Denial | None:
         """Return why a write that makes its file at least `end` bytes is denied."""

@@ -16,7 +16,7 @@ from apps.gateway.sftp_frames import FrameError
 from apps.gateway.sftp_inspector import Buffer, SftpInspector
 from apps.gateway.sftp_policy import SftpPolicy
 from apps.recordings.frames import EventKind
-from apps.recordings.manifest import FileNote
+from apps.recordings.manifest import FileNote, encode_note
 
 BROKEN_STATUS: Final = 1
 
@@ -28,12 +28,13 @@ class SftpRelay(Relay):
         self,
         *,
         policy: SftpPolicy,
-        on_file: Callable[[Relay, FileNote], None],
+        on_file: Callable[[int, FileNote], None],
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._tell = on_file
         self._inspector = SftpInspector(
-            policy, clock=timezone.now, on_file=lambda note: on_file(self, note)
+            policy, clock=timezone.now, on_file=self._file_noted
         )
         self._input_ended = False
 
@@ -82,6 +83,10 @@ class SftpRelay(Relay):
         self._inspector.frozen = False
         super().unfreeze()
         self._inspect(self._inspector.proceed)
+
+    def _file_noted(self, note: FileNote) -> None:
+        if self._record(EventKind.FILE, encode_note(note)):
+            self._tell(self.number, note)
 
     def _inspect(self, step: Callable[..., None], *arguments: bytes) -> None:
         try:

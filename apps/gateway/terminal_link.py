@@ -13,7 +13,7 @@ import asyncio
 import logging
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -28,7 +28,8 @@ from apps.gateway.opening import open_session
 from apps.gateway.relay import ChannelRequest, Relay
 from apps.gateway.session_context import ChannelRefusedError, OpeningRefusedError
 from apps.recordings import operations as recordings
-from apps.recordings.frames import Event, EventKind
+from apps.recordings.frames import STREAM_KINDS, Event, EventKind
+from apps.recordings.manifest import decode_note, sentence
 from apps.recordings.models import Recording
 from apps.recordings.reader import RecordingBrokenError, RecordingReader
 from apps.recordings.writer import FlushedEvents, Recorder
@@ -376,11 +377,12 @@ class LinkPeer(asyncio.Protocol):
                 "deadline": permit.deadline.isoformat(),
             },
         )
-        watch = _Watch(session.recorder)
+        files = session.file_channels
+        watch = _Watch(session.recorder, files)
         self._unwatch = watch.stop
         try:
             tail = await self._core.blocking.run(
-                _read_tail, session.recording_id, session.recorder
+                _read_tail, session.recording_id, session.recorder, files
             )
             for event in watch.join(tail):
                 await self._send_event(watch, event)
@@ -395,8 +397,6 @@ class LinkPeer(asyncio.Protocol):
         self.close("the session has ended")
 
     async def _send_event(self, watch: _Watch, event: Event) -> None:
-        if event.kind not in _WATCHED:
-            return
         await self._room.wait()
         for start in range(0, max(1, len(event.data)), PIECE):
             piece = link.WatchedEvent(
@@ -412,15 +412,17 @@ class LinkPeer(asyncio.Protocol):
 class _Watch:
     """What a watcher has not been sent yet."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, file_channels: Collection[int]) -> None:
         self._number = 0
+        self._file_channels = file_channels
         self._waiting: list[Event] = []
         self._bytes = 0
         self._news = asyncio.Event()
         self._overrun = False
         self._unsubscribe = recorder.subscribe(self._flushed)
 
-    def _flushed(self, events: FlushedEvents) -> None:
+    def _flushed(self, flushed: FlushedEvents) -> None:
+        events = list(_watched(flushed, self._file_channels))
         self._bytes += sum(len(event.data) for event in events)
         if self._bytes > WATCH_LIMIT:
             # Too slow for what is shown: the watcher starts again from the recording.
@@ -466,7 +468,24 @@ class _Watch:
         self._unsubscribe()
 
 
-def _read_tail(recording_id: Any, recorder: Recorder) -> list[Event]:
+def _watched(
+    events: Iterable[Event], file_channels: Collection[int]
+) -> Iterator[Event]:
+    """Yield what a watcher is shown: of file transfers a line for each file, not the
+    packets."""
+    for event in events:
+        if event.kind is EventKind.FILE:
+            line = f"{sentence(decode_note(event.data))}\r\n".encode()
+            yield event._replace(kind=EventKind.NOTICE, data=line)
+        elif event.kind in STREAM_KINDS and event.channel in file_channels:
+            continue
+        elif event.kind in _WATCHED:
+            yield event
+
+
+def _read_tail(
+    recording_id: Any, recorder: Recorder, file_channels: Collection[int]
+) -> list[Event]:
     """Return the last minutes of a growing recording; nothing when it is unreadable."""
     recording = Recording.objects.get(pk=recording_id)
     try:
@@ -476,7 +495,7 @@ def _read_tail(recording_id: Any, recorder: Recorder) -> list[Event]:
             last = int(reader.duration.total_seconds() * 1_000_000)
             start = max(0, last - TAIL_MICROSECONDS)
             tail, size = [], 0
-            for event in reader.events(start):
+            for event in _watched(reader.events(start), file_channels):
                 tail.append(event)
                 size += len(event.data)
                 while size > WATCH_LIMIT // 4:

@@ -9,6 +9,7 @@ from apps.accounts.models import User
 from apps.audit.identifiers import short_id, uuid7
 from apps.audit.operations import Party
 from apps.inventory.crypto_profiles import MODERN, PROFILES
+from apps.inventory.file_rules import MEGABYTE, FileRules
 from apps.inventory.sign_ins import TITLES, SignIn
 
 # It is the second part of an SSH user string and a host name in certificates.
@@ -255,6 +256,12 @@ class Asset(models.Model):
     )
     # Live sessions at the same time; 0 is no limit.
     session_limit = models.PositiveIntegerField(default=0)
+    # What files may be moved, as `file_rules` has it; empty, or 0, is no limit.
+    file_roots = models.TextField(blank=True)
+    file_endings_allowed = models.CharField(max_length=500, blank=True)
+    file_endings_denied = models.CharField(max_length=500, blank=True)
+    file_limit_mb = models.PositiveIntegerField(default=0)
+    files_limit_mb = models.PositiveIntegerField(default=0)
     retired_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -281,6 +288,17 @@ class Asset(models.Model):
     def short_id(self) -> str:
         """Return the form shown to people."""
         return short_id("A", self.id)
+
+    @property
+    def file_rules(self) -> FileRules:
+        """Return what files may be moved to and from it."""
+        return FileRules(
+            roots=tuple(self.file_roots.splitlines()),
+            allowed_extensions=frozenset(self.file_endings_allowed.split()),
+            denied_extensions=frozenset(self.file_endings_denied.split()),
+            file_bytes=self.file_limit_mb * MEGABYTE,
+            session_bytes=self.files_limit_mb * MEGABYTE,
+        )
 
 
 class TargetAccount(models.Model):

@@ -16,6 +16,7 @@ from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.operations import Party
 from apps.inventory.addresses import parse_address, refusal
+from apps.inventory.file_rules import FileRuleError, check_extensions, check_roots
 from apps.inventory.host_keys import parse_host_key
 from apps.inventory.models import (
     NO_GRACE_FROM_SL_T,
@@ -258,6 +259,11 @@ ASSET_FIELDS = frozenset(
         "in_operation",
         "crypto_profile",
         "session_limit",
+        "file_roots",
+        "file_endings_allowed",
+        "file_endings_denied",
+        "file_limit_mb",
+        "files_limit_mb",
     }
 )
 
@@ -300,6 +306,13 @@ def change_asset(
 def _check_asset(asset: Asset) -> None:
     asset.name = asset.name.strip().lower()
     asset.address = asset.address.strip()
+    try:
+        asset.file_roots = "\n".join(check_roots(asset.file_roots.splitlines()))
+        for name in ("file_endings_allowed", "file_endings_denied"):
+            words = getattr(asset, name).replace(",", " ").split()
+            setattr(asset, name, " ".join(check_extensions(words)))
+    except FileRuleError as error:
+        raise InventoryRefusedError(str(error)) from None
     address = parse_address(asset.address)
     if address is not None and not settings.ALLOW_LOCAL_TARGETS:
         reason = refusal(address)

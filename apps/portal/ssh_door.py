@@ -1,9 +1,11 @@
 """Where people reach the gateway with ssh, as shown on pages."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.conf import settings
 
+from apps.inventory.services import SFTP_SERVICES, Service
 from apps.sessions.queries import running_gateways
 
 
@@ -22,6 +24,22 @@ class SshDoor:
         who = "@".join(part for part in (person, account, asset) if part)
         port = "" if self.port == 22 else f"-p {self.port} "
         return f"ssh {port}{who}@{self.host}"
+
+    def file_commands(
+        self, person: str, asset: str, account: str | None, services: Iterable[str]
+    ) -> tuple[str, ...]:
+        """Return the lines that move files, for the rights among `services`."""
+        given = SFTP_SERVICES & set(services)
+        if not given:
+            return ()
+        who = "@".join(part for part in (person, account, asset) if part)
+        port = "" if self.port == 22 else f"-P {self.port} "
+        lines = [f"sftp {port}{who}@{self.host}"]
+        if Service.SFTP_UP in given:
+            lines.append(f"scp {port}FILE {who}@{self.host}:")
+        if Service.SFTP_DOWN in given:
+            lines.append(f"scp {port}{who}@{self.host}:FILE .")
+        return tuple(lines)
 
     @property
     def known_hosts_name(self) -> str:

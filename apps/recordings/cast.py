@@ -2,9 +2,10 @@
 
 Format: https://docs.asciinema.org/manual/asciicast/v2/. One JSON value per line: a
 header, then `[seconds, code, text]` with code `o` (output), `i` (input), `r` (resize)
-or `m` (marker). Bytes that are not UTF-8 become U+FFFD: the export is for looking at,
-the recording itself is the evidence. Input is left out unless asked for, since it
-holds what was typed at password prompts. Pure, and it holds one event at a time.
+or `m` (marker; also what became of a file). Bytes that are not UTF-8 become U+FFFD:
+the export is for looking at, the recording itself is the evidence. Input is left out
+unless asked for, since it holds what was typed at password prompts; so are the packets
+of file transfers. Pure, and it holds one event at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from apps.recordings.frames import (
     decode_open,
     decode_resize,
 )
+from apps.recordings.manifest import decode_note, sentence
 
 DEFAULT_COLUMNS: Final = 80
 DEFAULT_ROWS: Final = 24
@@ -30,7 +32,7 @@ DEFAULT_ROWS: Final = 24
 MOST_COLUMNS: Final = 500
 MOST_ROWS: Final = 200
 
-_BEFORE_SIZE: Final = frozenset({EventKind.OPEN, EventKind.MARK})
+_BEFORE_SIZE: Final = frozenset({EventKind.OPEN, EventKind.MARK, EventKind.FILE})
 _HEADER_NAMES: Final = {"person", "asset", "account", "session"}
 
 
@@ -89,6 +91,7 @@ class _Screen:
             tuple[int, EventKind], tuple[codecs.BufferedIncrementalDecoder, str]
         ] = {}
         self._held: list[Event] = []
+        self._files: set[int] = set()
         self._microseconds = 0
 
     def resized_by(self, event: Event) -> bool:
@@ -98,6 +101,8 @@ class _Screen:
             columns, rows = decode_resize(event.data)
         elif event.kind is EventKind.OPEN:
             opened = decode_open(event.data)
+            if opened.kind == "sftp":
+                self._files.add(event.channel)
             columns, rows = opened.columns, opened.rows
         else:
             return False
@@ -124,10 +129,15 @@ class _Screen:
         if sized:
             yield _line(event.microseconds, "r", f"{self.columns}x{self.rows}")
         elif kind in TERMINAL_KINDS:
+            if event.channel in self._files:
+                # Packets of a file transfer are nothing to look at.
+                return
             if kind is not EventKind.INPUT or self._include_input:
                 yield from self._stream_line(event)
         elif kind is EventKind.NOTICE:
             yield _line(event.microseconds, "o", event.data.decode("utf-8", "replace"))
+        elif kind is EventKind.FILE:
+            yield _line(event.microseconds, "m", sentence(decode_note(event.data)))
         elif kind is EventKind.MARK:
             yield _line(event.microseconds, "m", event.data.decode("utf-8", "replace"))
 

@@ -84,6 +84,8 @@ class EventKind(IntEnum):
     """What Sluice told the person, as the bytes put on the screen, UTF-8."""
     MARK = 9
     """A point worth finding again: its label, UTF-8."""
+    FILE = 10
+    """What became of a file (`manifest.encode_note`)."""
     FORWARD_INPUT = 20
     """Bytes of a forward, from the person's side to the destination."""
     FORWARD_OUTPUT = 21

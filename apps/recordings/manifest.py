@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
+
+from apps.recordings.frames import LayoutError
 
 
 class FileAction(StrEnum):
@@ -69,3 +73,52 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain
     )
+
+
+def encode_note(note: FileNote) -> bytes:
+    """Return the payload of a FILE event."""
+    value = dataclasses.asdict(note)
+    for name in ("started_at", "ended_at"):
+        value[name] = value[name].astimezone(dt.UTC).isoformat()
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def decode_note(payload: bytes) -> FileNote:
+    """Return what a FILE event says; unknown members are ignored.
+
+    Raises: LayoutError.
+    """
+    try:
+        value: Any = json.loads(payload)
+        return FileNote(
+            action=FileAction(value["action"]),
+            path=_text(value["path"]),
+            second_path=_text(value["second_path"]),
+            result=FileResult(value["result"]),
+            size=int(value["size"]),
+            sha256=_text(value["sha256"]),
+            reason=_text(value["reason"]),
+            started_at=dt.datetime.fromisoformat(value["started_at"]),
+            ended_at=dt.datetime.fromisoformat(value["ended_at"]),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise LayoutError("file payload is malformed") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
+
+
+def sentence(note: FileNote) -> str:
+    """Return an entry in one line, for people; nothing in it steers a terminal."""
+    parts = [note.action.value, printable(note.path)]
+    if note.second_path:
+        parts.append(f"-> {printable(note.second_path)}")
+    if note.action in {FileAction.UPLOAD, FileAction.DOWNLOAD}:
+        parts.append(f"({note.size} bytes)")
+    parts.append(note.result.value)
+    if note.reason:
+        parts.append(f"- {printable(note.reason)}")
+    return " ".join(parts)

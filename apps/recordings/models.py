@@ -6,6 +6,7 @@ from apps.accounts.models import User
 from apps.audit.identifiers import uuid7
 from apps.audit.operations import Party
 from apps.recordings.lifecycle import RecordingState
+from apps.recordings.manifest import FileAction, FileResult
 from apps.sessions.models import Session
 from apps.vault.models import ServiceKey, StoredSecret
 
@@ -37,6 +38,9 @@ class Recording(models.Model):
     sealed_how = models.CharField(max_length=20, blank=True)
     verified_at = models.DateTimeField(null=True, blank=True)
     problem = models.CharField(max_length=300, blank=True)
+    # Entries of the manifest that are in the recording only: there were too many. Null
+    # for none, so that adding it left the table, and with it its triggers, as they are.
+    files_left_out = models.PositiveBigIntegerField(null=True, blank=True)
 
     class Meta:
         ordering = ["-started_at"]
@@ -73,3 +77,53 @@ class Viewing(models.Model):
 
     def __str__(self) -> str:
         return f"{self.viewer} {self.how}"
+
+
+class FileTransfer(models.Model):
+    """What became of one file in a session: an entry of its manifest.
+
+    The same stands in the recording as an event, sealed with it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    recording = models.ForeignKey(Recording, models.PROTECT, related_name="files")
+    # The channel's number in the recording.
+    channel = models.PositiveIntegerField()
+    action = models.CharField(
+        max_length=12, choices=[(a.value, a.value) for a in FileAction]
+    )
+    # As the client wrote it; what is not UTF-8 or not printable, escaped.
+    path = models.TextField()
+    second_path = models.TextField(blank=True)
+    size = models.BigIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, blank=True)
+    result = models.CharField(
+        max_length=8, choices=[(r.value, r.value) for r in FileResult]
+    )
+    reason = models.CharField(max_length=300, blank=True)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["started_at", "id"]
+        indexes = [
+            models.Index(fields=["sha256"], name="file_by_checksum"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=~models.Q(
+                    action__in=[FileAction.UPLOAD, FileAction.DOWNLOAD],
+                    result=FileResult.COMPLETE,
+                    sha256="",
+                ),
+                name="complete_file_has_its_checksum",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.path}"
+
+    @property
+    def is_content(self) -> bool:
+        """Say whether content of the file passed, or was to."""
+        return self.action in {FileAction.UPLOAD, FileAction.DOWNLOAD}

@@ -5,6 +5,7 @@ import datetime as dt
 import logging
 import secrets
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
 from apps.recordings import queries
 from apps.recordings.lifecycle import TRANSITIONS, RecordingState
-from apps.recordings.models import Recording, Viewing
+from apps.recordings.manifest import FileNote, FileResult, printable
+from apps.recordings.models import FileTransfer, Recording, Viewing
 from apps.recordings.output import (
     AlreadySealedError,
     RecordingFailedError,
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 _DATA_KEY_BYTES = 32
 _PROBLEM_LENGTH = 300
+_LEDGER_PATH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +212,75 @@ def _locked(recording_id: uuid.UUID) -> Recording:
         .select_related("session__person", "session__account__asset")
         .get(pk=recording_id)
     )
+
+
+@transaction.atomic
+def note_files(
+    *,
+    recording_id: uuid.UUID,
+    notes: Sequence[tuple[int, FileNote]],
+    left_out: int,
+    now: dt.datetime,
+) -> None:
+    """Add entries to the manifest of a session, each with its channel's number.
+
+    `left_out` more were not given: there are too many for rows, and the recording alone
+    has them. One event says what was done and one what was refused.
+    """
+    recording = _locked(recording_id)
+    rows = [_file_row(recording, channel, note) for channel, note in notes]
+    FileTransfer.objects.bulk_create(rows)
+    if left_out:
+        recording.files_left_out = (recording.files_left_out or 0) + left_out
+        recording.save(update_fields=["files_left_out"])
+    refused = [row for row in rows if row.result == FileResult.DENIED]
+    done = [row for row in rows if row.result != FileResult.DENIED]
+    session = recording.session
+    for kind, outcome, found, more in (
+        (Kind.FILES_NOTED, Outcome.SUCCESS, done, left_out),
+        (Kind.FILES_REFUSED, Outcome.DENIED, refused, 0),
+    ):
+        if found or more:
+            audit.record(
+                kind,
+                now=now,
+                actor=session.person.party,
+                subject=session.party,
+                source_address=session.source_address,
+                outcome=outcome,
+                data={"files": [_file_data(row) for row in found], "left_out": more},
+            )
+
+
+def _file_row(recording: Recording, channel: int, note: FileNote) -> FileTransfer:
+    return FileTransfer(
+        recording=recording,
+        channel=channel,
+        action=note.action,
+        path=printable(note.path),
+        second_path=printable(note.second_path),
+        size=note.size,
+        sha256=note.sha256,
+        result=note.result,
+        reason=note.reason[:_PROBLEM_LENGTH],
+        started_at=note.started_at,
+        ended_at=note.ended_at,
+    )
+
+
+def _file_data(row: FileTransfer) -> dict[str, object]:
+    data: dict[str, object] = {
+        "action": row.action,
+        "path": row.path[:_LEDGER_PATH],
+        "result": row.result,
+    }
+    if row.second_path:
+        data["second_path"] = row.second_path[:_LEDGER_PATH]
+    if row.is_content:
+        data.update(size=row.size, sha256=row.sha256)
+    if row.reason:
+        data["reason"] = row.reason
+    return data
 
 
 def seal_public_keys() -> dict[str, Ed25519PublicKey]:

@@ -76,8 +76,18 @@ SITES = (
         # No conduit leads to the lab bench: nothing there may be reached.
         conduits=(
             DemoConduit(name="C-01", from_zone="Enterprise & vendors", to_zone="DMZ"),
-            DemoConduit(name="C-02", from_zone="DMZ", to_zone="Control centre"),
-            DemoConduit(name="C-03", from_zone="DMZ", to_zone="Cell 3 Pump station"),
+            DemoConduit(
+                name="C-02",
+                from_zone="DMZ",
+                to_zone="Control centre",
+                services=("exec", "sftp-down", "sftp-up", "shell"),
+            ),
+            DemoConduit(
+                name="C-03",
+                from_zone="DMZ",
+                to_zone="Cell 3 Pump station",
+                services=("exec", "sftp-down", "sftp-up", "shell"),
+            ),
             DemoConduit(
                 name="C-04",
                 from_zone="DMZ",

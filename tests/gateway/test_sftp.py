@@ -1,9 +1,19 @@
 """SFTP through the gateway: stock clients, a real sshd, each right alone."""
 
+import hashlib
+import json
 import os
 
 import pytest
 
+from apps.audit.models import AuditEvent
+from apps.recordings import operations as recordings
+from apps.recordings.frames import EventKind
+from apps.recordings.manifest import decode_note
+from apps.recordings.models import FileTransfer, Recording
+from apps.recordings.reader import RecordingReader
+from tests import factories
+from tests.gateway.conftest import until
 from tests.gateway.openssh_asset import EVERY_RIGHT, files, sshd_asset
 
 __all__ = ["files", "sshd_asset"]
@@ -89,3 +99,88 @@ async def test_scp_in_both_forms(files, ssh_binary, form):
     assert done.returncode == 0, done.stderr
     assert (files.local / "back" / "inner" / "file").read_bytes() == content
     assert (files.local / "back" / "empty").read_bytes() == b""
+
+
+async def entries(files, count):
+    """Return the session's manifest once it has `count` entries."""
+
+    def look():
+        found = list(FileTransfer.objects.order_by("started_at", "id"))
+        return found if len(found) >= count else None
+
+    return await until(lambda: files.client.ask(look))
+
+
+async def recorded(files):
+    """Return the events of the newest session, sealed and read back."""
+    session = await files.settled()
+
+    def look():
+        recording = Recording.objects.get(session=session)
+        if recording.state not in {"sealed", "verified"}:
+            return None
+        with RecordingReader(
+            recordings.path_of(recording), recordings.data_key_of(recording)
+        ) as reader:
+            return list(reader.events()), recordings.verify_recording(
+                recording_id=recording.pk, now=factories.clock()
+            )
+
+    return await until(lambda: files.client.ask(look))
+
+
+async def test_every_file_is_in_the_manifest_with_its_checksum(files, ssh_binary):
+    """R22: in the recording as an event, as a row, and in the ledger."""
+    content = os.urandom(2_500_000)
+    (files.local / "up").write_bytes(content)
+    (files.home / "file").write_bytes(content[:1_000_001])
+    await files.grant("sftp-up", "sftp-down")
+    status, said = await files.sftp(
+        "put up there", "get file down", "-rm there", "-get none"
+    )
+    assert status == 0, said
+    events, intact = await recorded(files)
+    assert intact
+    notes = [decode_note(e.data) for e in events if e.kind is EventKind.FILE]
+    rows = await entries(files, len(notes))
+    for found in (notes, rows):
+        shown = [(f.action, f.path.rpartition("/")[2], f.result, f.size) for f in found]
+        assert shown == [
+            ("upload", "there", "complete", len(content)),
+            ("download", "file", "complete", 1_000_001),
+            ("remove", "there", "denied", 0),
+        ]
+        assert [f.sha256 for f in found] == [
+            hashlib.sha256(content).hexdigest(),
+            hashlib.sha256(content[:1_000_001]).hexdigest(),
+            "",
+        ]
+    events = await files.client.ask(
+        lambda: list(AuditEvent.objects.filter(kind__startswith="recordings.files"))
+    )
+    in_ledger = [file for event in events for file in json.loads(event.data)["files"]]
+    assert sorted(file["result"] for file in in_ledger) == [
+        "complete",
+        "complete",
+        "denied",
+    ]
+    assert {event.outcome for event in events} == {"success", "denied"}
+
+
+async def test_a_transfer_that_is_cut_is_partial(files, ssh_binary):
+    (files.home / "file").write_bytes(os.urandom(400_000))
+    await files.grant("sftp-down")
+    connection = await files.client.connect(files.address)
+    async with connection.start_sftp_client() as sftp:
+        file = await sftp.open(f"{files.home}/file", "rb", block_size=0)
+        assert len(await file.read(100_000)) == 100_000
+        connection.abort()
+        await connection.wait_closed()
+    (row,) = await entries(files, 1)
+    assert (row.result, row.size, row.reason) == (
+        "partial",
+        100_000,
+        "it was not closed",
+    )
+    head = (files.home / "file").read_bytes()[:100_000]
+    assert row.sha256 == hashlib.sha256(head).hexdigest()

@@ -5,6 +5,7 @@ import uuid
 import pytest
 from django.test import Client
 
+from apps.inventory.file_rules import FileRules
 from apps.inventory.models import Asset, Conduit, HostKey, Site, TargetAccount, Zone
 from apps.vault import operations as vault
 from apps.vault.models import AccountCredential, ServiceKeyPurpose
@@ -388,3 +389,37 @@ def test_an_administrator_makes_the_authority_once(
     again = administrator.post(where, follow=True).content.decode()
     assert "has an authority already" in again
     assert authority_of(here.site) == made
+
+
+def test_rules_for_files_are_set_and_shown(
+    here: factories.Plant, administrator: Client
+) -> None:
+    rules = {
+        "file_roots": "/srv/projects/\n\n/var/export",
+        "file_endings_allowed": "ZIP, .tar.gz",
+        "file_endings_denied": "*.exe",
+        "file_limit_mb": 50,
+        "files_limit_mb": 200,
+    }
+    administrator.post("/assets/add/", asset_fields(here, **rules))
+    asset = Asset.objects.get(name="hmi-new-01")
+    assert asset.file_rules == FileRules(
+        roots=("/srv/projects", "/var/export"),
+        allowed_extensions=frozenset({"zip", "tar.gz"}),
+        denied_extensions=frozenset({"exe"}),
+        file_bytes=50_000_000,
+        session_bytes=200_000_000,
+    )
+    shown = administrator.get(f"/assets/{asset.pk}/").content.decode()
+    for text in ("/srv/projects", "only tar.gz zip", "no exe", "50 MB", "200 MB"):
+        assert text in shown
+    change = f"/assets/{asset.pk}/change/"
+    for name, text, why in (
+        ("file_roots", "srv/projects", "is no folder"),
+        ("file_roots", "/srv/../etc", "is no folder"),
+        ("file_endings_denied", "e/xe", "is no ending"),
+    ):
+        answer = administrator.post(change, asset_fields(here, **{name: text}))
+        assert why in answer.content.decode()
+    asset.refresh_from_db()
+    assert asset.file_roots == "/srv/projects\n/var/export"

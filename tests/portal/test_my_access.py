@@ -140,3 +140,35 @@ def test_a_denied_request_does_not_vanish(here: factories.Plant) -> None:
     asked.refresh_from_db()
     assert asked.state == RequestState.DENIED
     assert "Not granted in the last week" in page(sign_in(here.engineer).client)
+
+
+def test_lines_for_files_are_shown_with_a_right_to_files(here: factories.Plant) -> None:
+    """Each right has its own line; without any there is none."""
+    plant_work.gateway()
+    factories.grant(here)
+    assert "sftp" not in page(sign_in(here.engineer).client)
+    inventory.change_conduit(
+        conduit_id=here.conduit.pk,
+        services=["shell", "sftp-up", "sftp-down"],
+        by=factories.SET_UP,
+        now=factories.clock(),
+    )
+    for services, up, down in (
+        (["sftp-up"], True, False),
+        (["sftp-down"], False, True),
+        (["sftp-mkdir"], False, False),
+    ):
+        if "sftp-mkdir" in services:
+            inventory.change_conduit(
+                conduit_id=here.conduit.pk,
+                services=["sftp-mkdir"],
+                by=factories.SET_UP,
+                now=factories.clock(),
+            )
+        person = factories.person("engineer", site=here.site)
+        factories.grant(here, person=person, services=services)
+        shown = page(sign_in(person).client)
+        who = f"{person.username}@{here.asset.name}@127.0.0.1"
+        assert f"sftp -P 2222 {who}" in shown
+        assert (f"scp -P 2222 FILE {who}:" in shown) is up
+        assert (f"scp -P 2222 {who}:FILE ." in shown) is down

@@ -1,10 +1,13 @@
 """Sessions: who sees which, what one shows, and ending one."""
 
+import dataclasses
 import uuid
 
 import pytest
 
 from apps.access.models import Grant
+from apps.recordings import operations as recordings
+from apps.recordings.manifest import FileAction, FileNote, FileResult
 from apps.sessions import operations as sessions
 from apps.sessions.models import Session
 from apps.vault.models import LeaseState, RevocationReceipt
@@ -323,3 +326,43 @@ def test_controlling_what_has_ended_leads_to_its_page(
     )
     assert answer.redirect_chain[-1] == (f"/sessions/{live.pk}/", 302)
     assert "The session has ended already." in answer.content.decode()
+
+
+def test_a_session_shows_what_became_of_its_files(
+    here: factories.Plant, live: Session
+) -> None:
+    """Names stay text; who may not see the session sees no file of it (R14, R31)."""
+    started = recordings.start_recording(session_id=live.pk, now=factories.clock())
+    now = factories.clock()
+    done = FileNote(
+        action=FileAction.UPLOAD,
+        path="/srv/<b>firmware</b>.bin",
+        result=FileResult.COMPLETE,
+        started_at=now,
+        ended_at=now,
+        size=1234,
+        sha256="c0" * 32,
+    )
+    denied = dataclasses.replace(
+        done,
+        action=FileAction.RENAME,
+        second_path="/srv/other",
+        result=FileResult.DENIED,
+        sha256="",
+        reason="your access does not include: rename files and folders",
+    )
+    recordings.note_files(
+        recording_id=started.recording_id,
+        notes=[(1, done), (1, denied)],
+        left_out=3,
+        now=now,
+    )
+    for person in (here.engineer, here.approver, here.auditor):
+        shown = sign_in(person).client.get(f"/sessions/{live.pk}/").content.decode()
+        assert "/srv/&lt;b&gt;firmware&lt;/b&gt;.bin" in shown
+        assert "c0" * 32 in shown
+        assert "your access does not include: rename files and folders" in shown
+        assert "3 more entries stand in the recording only" in shown
+    other = sign_in(here.second_engineer).client.get(f"/sessions/{live.pk}/")
+    assert other.status_code == 404
+    assert "firmware" not in other.content.decode()

@@ -84,6 +84,50 @@ class AssetForm(forms.Form):
         initial=0,
         help_text="0 means no limit.",
     )
+    file_roots = forms.CharField(
+        label="Folders for files",
+        required=False,
+        max_length=3500,
+        help_text="One whole path a line, such as /srv/projects. sftp and scp are kept "
+        "inside them. Empty means everywhere the account can go.",
+        widget=forms.Textarea(attrs={**_PLAIN, "rows": 3}),
+    )
+    file_endings_allowed = forms.CharField(
+        label="Only files ending in",
+        required=False,
+        max_length=500,
+        help_text="Such as zip, tar.gz. Empty means any.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    file_endings_denied = forms.CharField(
+        label="No files ending in",
+        required=False,
+        max_length=500,
+        help_text="Such as exe, dll.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    file_limit_mb = forms.IntegerField(
+        label="Largest file in MB",
+        required=False,
+        min_value=0,
+        max_value=10_000_000,
+        initial=0,
+        help_text="0 means no limit.",
+    )
+    files_limit_mb = forms.IntegerField(
+        label="All files of a session in MB",
+        required=False,
+        min_value=0,
+        max_value=10_000_000,
+        initial=0,
+        help_text="0 means no limit.",
+    )
+
+    def clean_file_limit_mb(self) -> int:
+        return self.cleaned_data["file_limit_mb"] or 0
+
+    def clean_files_limit_mb(self) -> int:
+        return self.cleaned_data["files_limit_mb"] or 0
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]

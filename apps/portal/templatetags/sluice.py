@@ -63,6 +63,12 @@ STATES: dict[str, dict[str, tuple[str, str]]] = {
         "denied": ("idle", "Denied"),
         "failure": ("alarm", "Failed"),
     },
+    "file": {
+        "complete": ("done", "Done"),
+        "partial": ("warn", "Partial"),
+        "denied": ("idle", "Denied"),
+        "failed": ("idle", "Failed"),
+    },
     "person": {
         "enabled": ("done", "Enabled"),
         "disabled": ("idle", "Disabled"),

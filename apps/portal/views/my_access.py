@@ -39,6 +39,7 @@ class ActiveGrant:
 
     grant: Grant
     command: str
+    file_commands: tuple[str, ...]
     live_sessions: int
     note: str
     extension: GrantExtension | None
@@ -108,6 +109,9 @@ def _active(person: User, grants: list[Grant]) -> list[ActiveGrant]:
             ActiveGrant(
                 grant=grant,
                 command=door.command(person.username, grant.asset.name, account),
+                file_commands=door.file_commands(
+                    person.username, grant.asset.name, account, grant.services
+                ),
                 live_sessions=sum(s.is_live for s in grant.sessions.all()),
                 extension=next(iter(grant.extensions.all()), None),
                 note=f"of {minutes}, ends {grant.ends_at:%H:%M} UTC, {then}",

@@ -3,7 +3,7 @@
 import uuid
 
 from django.contrib import messages
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -18,11 +18,12 @@ from apps.portal.forms.sessions import SessionFilterForm
 from apps.portal.roles import signed_in
 from apps.portal.way import way_of
 from apps.recordings import queries as recordings
-from apps.recordings.models import Recording
+from apps.recordings.models import FileTransfer, Recording
 from apps.sessions import operations, queries
 from apps.sessions.models import Session
 
 _PER_PAGE = 25
+_FILES_PER_PAGE = 100
 
 
 @require_GET
@@ -86,6 +87,7 @@ def session_detail(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
             "session": session,
             "channels": session.channels.all(),
             "recording": recording,
+            "files": _files(request, recording),
             "may_replay": recording is not None
             and bool(recordings.may_view(person, recording)),
             "may_watch": bool(queries.may_watch(person, session)),
@@ -106,6 +108,16 @@ def session_detail(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
             "now": now,
         },
     )
+
+
+def _files(
+    request: HttpRequest, recording: Recording | None
+) -> Page[FileTransfer] | None:
+    """Return the page of the session's manifest that was asked for, if it has one."""
+    if recording is None:
+        return None
+    found = Paginator(recording.files.all(), _FILES_PER_PAGE)
+    return found.get_page(request.GET.get("page")) if found.count else None
 
 
 @require_POST

@@ -19,8 +19,10 @@ from state_diagrams import Machine, steps_of, svg
 from apps.access.denials import SENTENCES as DENIALS
 from apps.access.lifecycle import GRANT_TRANSITIONS, REQUEST_TRANSITIONS
 from apps.audit.kinds import SENTENCES as KINDS
+from apps.gateway.sftp_rights import EXTENSIONS
 from apps.inventory.crypto_profiles import PROFILES
 from apps.recordings.lifecycle import TRANSITIONS as RECORDING_TRANSITIONS
+from apps.recordings.manifest import RESULT_SENTENCES
 from apps.sessions.lifecycle import SENTENCES as END_REASONS
 from apps.sessions.lifecycle import TRANSITIONS as SESSION_TRANSITIONS
 from apps.vault.lifecycle import TRANSITIONS as LEASE_TRANSITIONS
@@ -114,6 +116,25 @@ def audit_kinds() -> str:
     )
 
 
+def file_results() -> str:
+    """Return how an entry of a manifest can end."""
+    return _sentences("Result", RESULT_SENTENCES)
+
+
+def sftp_extensions() -> str:
+    """Return what becomes of each known extension of SFTP."""
+    rows = (
+        (
+            f"`{name.decode()}`",
+            "offered" if extension.offered else "taken out",
+            " or ".join(f"`{right}`" for right in sorted(extension.needs)) or "any",
+            extension.why,
+        )
+        for name, extension in EXTENSIONS.items()
+    )
+    return _table(("Extension", "", "Right", "What it does"), rows)
+
+
 def crypto_profiles() -> str:
     """Return the algorithms of each crypto profile, in order of preference."""
     parts = (
@@ -156,6 +177,8 @@ def state_diagram(name: str) -> str:
 
 LISTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
+    "file results": file_results,
+    "sftp extensions": sftp_extensions,
     "denial codes": lambda: _sentences("Code", DENIALS),
     "end reasons": lambda: _sentences("Reason", END_REASONS),
     "audit kinds": audit_kinds,

@@ -4,35 +4,34 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('inventory', '0003_sign_ins_and_old_profiles'),
+        ("inventory", "0003_sign_ins_and_old_profiles"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='asset',
-            name='file_endings_allowed',
+            model_name="asset",
+            name="file_endings_allowed",
             field=models.CharField(blank=True, max_length=500),
         ),
         migrations.AddField(
-            model_name='asset',
-            name='file_endings_denied',
+            model_name="asset",
+            name="file_endings_denied",
             field=models.CharField(blank=True, max_length=500),
         ),
         migrations.AddField(
-            model_name='asset',
-            name='file_limit_mb',
+            model_name="asset",
+            name="file_limit_mb",
             field=models.PositiveIntegerField(default=0),
         ),
         migrations.AddField(
-            model_name='asset',
-            name='file_roots',
+            model_name="asset",
+            name="file_roots",
             field=models.TextField(blank=True),
         ),
         migrations.AddField(
-            model_name='asset',
-            name='files_limit_mb',
+            model_name="asset",
+            name="files_limit_mb",
             field=models.PositiveIntegerField(default=0),
         ),
     ]

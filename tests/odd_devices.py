@@ -452,11 +452,19 @@ async def passing(
     *,
     before: Sequence[bytes] = (),
     piece: int = 65536,
+    thinks: float = 0,
 ) -> None:
-    """Pass bytes on; `before` is sent first, and output goes out `piece` by piece."""
+    """Pass bytes on; `before` is sent first, and output goes out `piece` by piece.
+
+    `thinks` is how long it takes with the first thing it is sent, in seconds.
+    """
     there_reader, there_writer = await asyncio.open_connection(LOOPBACK, port)
     for line in before:
         writer.write(line)
+
+    first = await reader.read(65536)
+    await asyncio.sleep(thinks)
+    there_writer.write(first)
 
     async def pump(
         source: asyncio.StreamReader, sink: asyncio.StreamWriter, size: int

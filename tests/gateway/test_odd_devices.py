@@ -1,6 +1,8 @@
 """Devices that do SSH their own way: what OpenSSH's client survives, Sluice does."""
 
 import asyncio
+import dataclasses
+import signal
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,7 @@ from apps.sessions.models import Session
 from tests.gateway.conftest import until
 from tests.gateway.differential import OnTerminal
 from tests.gateway.test_sessions import joined, recorded
+from tests.gateway.test_upstream import OLD
 from tests.odd_devices import (
     HABITS,
     behind,
@@ -167,6 +170,57 @@ class TestSlow:
     async def test_a_device_that_sends_byte_by_byte(self, granted, ssh_binary):
         result = await granted.run_openssh("hello")
         assert (result.returncode, result.stdout) == (0, b"hello\n")
+
+
+class TestThinking:
+    @pytest.fixture
+    def target_context(self):
+        key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+        return behind(partial(passing, thinks=2), host_key=key, **OLD)
+
+    @pytest.fixture
+    def asset_fields(self):
+        return {"crypto_profile": "legacy-sha1"}
+
+    @pytest.fixture
+    def settings_of_gateway(self, settings_of_gateway):
+        impatient = dataclasses.replace(settings_of_gateway.upstream, kex_seconds=1.5)
+        return dataclasses.replace(settings_of_gateway, upstream=impatient)
+
+    @pytest.mark.filterwarnings("ignore:Diffie-Hellman over finite fields")
+    async def test_an_old_profile_gives_more_time(self, granted, ssh_binary):
+        """Longer than a device with today's algorithms may take."""
+        result = await granted.run_openssh("hello")
+        assert (result.returncode, result.stdout) == (0, b"hello\n"), result.stderr
+
+
+async def test_a_client_that_has_stopped_is_given_up(granted, ssh_binary):
+    """Its machine still answers TCP, but nobody answers the keepalives."""
+    line, environment = granted.openssh("cat")
+    process = await asyncio.create_subprocess_exec(
+        *line,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"here\n")
+        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"here\n"
+        process.send_signal(signal.SIGSTOP)
+        (connection,) = granted.service._door.connections
+        hurry(connection, count=2)
+
+        async def over():
+            return not granted.service.core.live
+
+        assert await until(over)
+    finally:
+        process.kill()
+        await process.communicate()
 
 
 class TestGreeting:

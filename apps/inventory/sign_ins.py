@@ -15,6 +15,6 @@ TITLES: dict[SignIn, str] = {
     SignIn.SSH: "SSH",
     SignIn.TERMINAL: "The device's own prompts on the terminal",
     SignIn.TERMINAL_ENABLE: (
-        "The device's own prompts, then `enable` with the same password"
+        "The device's own prompts, then enable with the same password"
     ),
 }

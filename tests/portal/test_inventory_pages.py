@@ -217,7 +217,7 @@ def test_an_account_may_be_asked_for_on_the_terminal(
     account = TargetAccount.objects.get(asset=here.asset, name="console")
     assert account.sign_in == "terminal"
     page = administrator.get(f"/assets/{here.asset.pk}/").content.decode()
-    assert "asked for by: The device" in page
+    assert "asked for by: the device" in page
 
 
 def test_a_credential_is_written_and_never_shown(

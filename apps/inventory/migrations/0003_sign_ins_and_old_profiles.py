@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                     ),
                     (
                         "terminal-enable",
-                        "The device's own prompts, then `enable` with the same password",
+                        "The device's own prompts, then enable with the same password",
                     ),
                 ],
                 default="ssh",

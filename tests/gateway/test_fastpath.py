@@ -351,3 +351,108 @@ async def test_unparsed_input_is_bounded_while_an_answer_is_computed():
                 await asyncio.sleep(0.01)
         assert len(pair.server._inpbuf) <= fastpath.INPUT_LIMIT + (512 << 10)
         del parser
+
+
+async def test_many_connections_share_the_buffers_without_mixing():
+    """Incomplete packets of one connection wait while others use the same memory."""
+    sent = [chunks(seed=number, count=8, largest=90_000) for number in range(8)]
+    came_back = await asyncio.gather(
+        *(
+            echo_round_trip(
+                parts,
+                server=fastpath.ServerConnection,
+                client=fastpath.ClientConnection,
+                rekey_bytes=400_000 if number % 2 else 1 << 30,
+            )
+            for number, parts in enumerate(sent)
+        )
+    )
+    assert came_back == [b"".join(parts) for parts in sent]
+
+
+class Collecting(asyncssh.SSHClientSession[bytes]):
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.got = bytearray()
+        self.progress = asyncio.Event()
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        self.got += data
+        self.progress.set()
+
+
+class Patient(Producer):
+    """Writes when it is told to."""
+
+    def produce(self) -> None:
+        pass
+
+
+async def test_what_waits_for_a_slow_reader_is_not_written_over():
+    """The memory of sealed packets is not used again while the socket still needs it.
+
+    A second connection sends through the same memory meanwhile.
+    """
+    first = [random.Random(n).randbytes(150_000) for n in range(20)]  # noqa: S311
+    async with connected(Patient) as slow, connected(Patient) as quick:
+        collected, other = Collecting(), Collecting()
+        await open_shell(slow.client, collected, window=1 << 26)
+        await open_shell(quick.client, other, window=1 << 26)
+        slow.client._transport.pause_reading()
+        for piece in first:
+            slow.owner.session.chan.write(piece)
+            quick.owner.session.chan.write(bytes(150_000))
+            await asyncio.sleep(0)
+        assert slow.server._transport.get_write_buffer_size() > 0
+        slow.client._transport.resume_reading()
+        async with asyncio.timeout(20):
+            while len(collected.got) < 3_000_000 or len(other.got) < 3_000_000:
+                collected.progress.clear()
+                other.progress.clear()
+                await asyncio.wait(
+                    [
+                        asyncio.ensure_future(collected.progress.wait()),
+                        asyncio.ensure_future(other.progress.wait()),
+                    ],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+    assert bytes(collected.got) == b"".join(first)
+    assert bytes(other.got) == bytes(3_000_000)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (asyncssh.packet.UInt32(999), asyncssh.packet.UInt32(1)),
+        (asyncssh.packet.UInt32(0),),
+        (asyncssh.packet.UInt32(0), asyncssh.packet.UInt32(1), b"more"),
+    ],
+    ids=["no such channel", "too short", "too long"],
+)
+async def test_a_wrong_window_adjustment_ends_the_connection(arguments):
+    """The short way for adjustments takes well-formed ones only."""
+    async with connected(Patient) as pair:
+        await open_shell(pair.client, Collecting())
+        pair.client.send_packet(
+            asyncssh.constants.MSG_CHANNEL_WINDOW_ADJUST, *arguments
+        )
+        await asyncio.wait_for(pair.server.wait_closed(), 5)
+
+
+async def test_an_adjustment_opens_the_window_by_that_much():
+    async with connected(Patient) as pair:
+        collected = Collecting()
+        channel = await open_shell(pair.client, collected, window=1000)
+        pair.owner.session.chan.write(bytes(100))
+        async with asyncio.timeout(5):
+            while len(collected.got) < 100:
+                collected.progress.clear()
+                await collected.progress.wait()
+        before = pair.owner.session.chan._send_window
+        channel.send_packet(
+            asyncssh.constants.MSG_CHANNEL_WINDOW_ADJUST, asyncssh.packet.UInt32(77)
+        )
+        async with asyncio.timeout(5):
+            while pair.owner.session.chan._send_window != before + 77:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)

@@ -266,6 +266,9 @@ class Run:
 
         def drop(system: System, error: BenchmarkError) -> None:
             self.skip(f"{metric}.{system.name}", str(error))
+            if metric == "login":
+                # What cannot be signed in to cannot do the rest either.
+                self.systems = [s for s in self.systems if s is not system]
 
         sizes = self.choice.sizes
         say(f"{metric}: {sizes.rounds(metric)} rounds")

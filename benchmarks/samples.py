@@ -29,7 +29,7 @@ class Sizes:
     random: int = 200
     flood: int = 100
     sftp: int = 300
-    parallel_logins: int = 64
+    parallel_logins: int = 24
 
     def rounds(self, metric: str) -> int:
         """Return how many rounds `metric` takes."""

@@ -143,7 +143,10 @@ class _Opening:
 
     async def _lease(self) -> LeasedCredential:
         return await self._core.blocking.run(
-            sessions.lease_for_session, session_id=self._session_id, now=timezone.now()
+            sessions.lease_for_session,
+            session_id=self._session_id,
+            now=timezone.now(),
+            forwards=bool(self._permit.forwards),
         )
 
     async def _connect(self, lease: LeasedCredential) -> Upstream:

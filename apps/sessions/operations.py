@@ -194,8 +194,12 @@ def open_session(
 
 
 @transaction.atomic
-def lease_for_session(*, session_id: uuid.UUID, now: dt.datetime) -> LeasedCredential:
+def lease_for_session(
+    *, session_id: uuid.UUID, now: dt.datetime, forwards: bool = False
+) -> LeasedCredential:
     """Lease the credential of the session's account until its deadline.
+
+    With `forwards` a certificate lets the gateway ask the asset for forwarded ports.
 
     A second call (after the asset refused a credential that was being rotated) ends the
     first lease. Raises: vault.operations.NoCredentialError.
@@ -208,6 +212,7 @@ def lease_for_session(*, session_id: uuid.UUID, now: dt.datetime) -> LeasedCrede
         holder=session.pk,
         deadline=session.deadline,
         now=now,
+        forwards=forwards,
     )
     session.lease_id = credential.lease_id
     session.save(update_fields=["lease"])

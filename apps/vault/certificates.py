@@ -97,13 +97,14 @@ def issue_certificate(
     now: dt.datetime,
     deadline: dt.datetime,
     login_seconds: int,
+    forwards: bool = False,
 ) -> UserCertificate:
     """Return a new key with a certificate for one log-in as `principal`.
 
     Good from five minutes ago until min(`deadline`, `now` + `login_seconds`), rounded
-    down to a second, that second excluded. It permits a terminal and nothing else: no
-    forwarding of ports, agent or X11, and no user rc. `key_id` appears in the target's
-    log and must not name a person.
+    down to a second, that second excluded. It permits a terminal, with `forwards` also
+    forwarding of ports, and nothing else: no agent or X11, and no user rc. `key_id`
+    appears in the target's log and must not name a person.
 
     Raises: TooLateForCertificateError; ValueError for an unusable principal or serial.
     """
@@ -118,7 +119,7 @@ def issue_certificate(
         raise TooLateForCertificateError("the deadline is less than a second away")
     signer = ssh_keys.load_private_key(authority)
     key = Ed25519PrivateKey.generate()
-    certificate = (
+    builder = (
         SSHCertificateBuilder()
         .public_key(key.public_key())
         .type(SSHCertificateType.USER)
@@ -128,8 +129,10 @@ def issue_certificate(
         .valid_after(int((now - CLOCK_ALLOWANCE).timestamp()))
         .valid_before(int(valid_before.timestamp()))
         .add_extension(b"permit-pty", b"")
-        .sign(signer)
     )
+    if forwards:
+        builder = builder.add_extension(b"permit-port-forwarding", b"")
+    certificate = builder.sign(signer)
     return UserCertificate(
         private_key=ssh_keys.private_text(key),
         line=certificate.public_bytes().decode("ascii"),

@@ -364,6 +364,7 @@ def lease_credential(
     holder: uuid.UUID,
     deadline: dt.datetime,
     now: dt.datetime,
+    forwards: bool = False,
 ) -> LeasedCredential:
     """Hand out what it takes to log in once as the account, until `deadline`.
 
@@ -385,7 +386,9 @@ def lease_credential(
         valid_until=deadline,
     )
     if account.credential_kind == CredentialKind.CERTIFICATE:
-        certificate = _certificate_for(lease, deadline=deadline, now=now)
+        certificate = _certificate_for(
+            lease, deadline=deadline, now=now, forwards=forwards
+        )
         credential = LoginCredential(
             private_key=certificate.private_key, certificate=certificate.line
         )
@@ -428,7 +431,7 @@ def lease_credential(
 
 
 def _certificate_for(
-    lease: Lease, *, deadline: dt.datetime, now: dt.datetime
+    lease: Lease, *, deadline: dt.datetime, now: dt.datetime, forwards: bool
 ) -> UserCertificate:
     asset = lease.account.asset
     if CERTIFICATE_ALGORITHM not in PROFILES[asset.crypto_profile].signatures:
@@ -454,6 +457,7 @@ def _certificate_for(
             now=now,
             deadline=deadline,
             login_seconds=settings.CERTIFICATE_LOGIN_SECONDS,
+            forwards=forwards,
         )
     except TooLateForCertificateError:
         raise NoCredentialError("The deadline is less than a second away.") from None

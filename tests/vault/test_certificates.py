@@ -47,6 +47,15 @@ def _loaded(certificate: UserCertificate) -> SSHCertificate:
     return loaded
 
 
+def test_ports_are_forwarded_only_where_a_permit_has_forwards():
+    """The target refuses forwards by itself when the grant names none."""
+    assert dict(_loaded(_issue(forwards=True)).extensions) == {
+        b"permit-port-forwarding": b"",
+        b"permit-pty": b"",
+    }
+    assert dict(_loaded(_issue()).extensions) == {b"permit-pty": b""}
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     principal=st.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z"),

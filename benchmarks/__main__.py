@@ -94,7 +94,9 @@ def parse(arguments: Sequence[str]) -> Choice:
             for name, _, command in others
         ),
         sizes=sizes,
-        fleet=fleet.QUICK if options.quick else FleetSizes(),
+        fleet=fleet.limited(
+            fleet.QUICK if options.quick else FleetSizes(), options.sessions
+        ),
         json_file=options.json or (TRACKED if whole else None),
         whole=whole,
         note=options.note,
@@ -130,6 +132,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"measure only this one ({', '.join(SYSTEMS)}); NAME='ssh ... HOST' adds "
         "any other endpoint that leads to a shell of this user; may be repeated",
+    )
+    parser.add_argument(
+        "--sessions",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="most sessions at once on a slow or busy machine (default: 1000)",
     )
     parser.add_argument(
         "--json",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from benchmarks.processes import ROOT, BenchmarkError, wait_until
@@ -29,6 +29,8 @@ class FleetSizes:
     """How many sessions, for how long."""
 
     idle: int = 200
+    rest_seconds: float = 33.0
+    """After half a minute of rest a recorder gives its compressor's memory back."""
     typing: int = 1000
     typing_seconds: float = 15.0
     keys_per_second: float = 2.0
@@ -40,6 +42,7 @@ class FleetSizes:
 
 QUICK: FleetSizes = FleetSizes(
     idle=20,
+    rest_seconds=1.0,
     typing=40,
     typing_seconds=3.0,
     cut=20,
@@ -47,6 +50,17 @@ QUICK: FleetSizes = FleetSizes(
     growth_logins=8,
     growth_mb=20,
 )
+
+
+def limited(sizes: FleetSizes, most: int) -> FleetSizes:
+    """Return `sizes` with at most `most` sessions at once."""
+    return replace(
+        sizes,
+        idle=min(sizes.idle, most),
+        typing=min(sizes.typing, most),
+        cut=min(sizes.cut, most),
+        growth=tuple(number for number in sizes.growth if number <= most),
+    )
 
 
 class Fleet:
@@ -108,8 +122,7 @@ def sessions(
         fleet.ask(do="open", count=10)
         before = product.memory().resident
         fleet.ask(do="open", count=sizes.idle)
-        # Buffers and caches of the openings are still warm after a moment of rest.
-        time.sleep(2)
+        time.sleep(sizes.rest_seconds)
         grown = product.memory().resident - before
         yield Sample("rss_kb_per_session", system.name, grown * 1000 / sizes.idle)
         fleet.ask(do="close")

@@ -174,6 +174,28 @@ SSH_PREAUTH_TOTAL = env_int(
     maximum=100000,
     explain="Connections that may be signing in at the same time, in all.",
 )
+ESCAPE = env_choice(
+    "SLUICE_ESCAPE",
+    default="^]",
+    choices=frozenset({"^]", "^^", "^_", "off"}),
+    explain="What begins a command to Sluice at the start of a line on a terminal.",
+)
+IDLE_LOCK_MINUTES = env_int(
+    "SLUICE_IDLE_LOCK_MINUTES",
+    default=15,
+    minimum=0,
+    maximum=1440,
+    explain="Without typing for so long terminals lock until a one-time code is typed, "
+    "where the zone says nothing else; 0 is never.",
+)
+IDLE_END_MINUTES = env_int(
+    "SLUICE_IDLE_END_MINUTES",
+    default=0,
+    minimum=0,
+    maximum=1440,
+    explain="Without typing or data for so long a session ends, where the zone says "
+    "nothing else; 0 is never.",
+)
 TARGET_CONNECT_SECONDS = env_int(
     "SLUICE_TARGET_CONNECT_SECONDS",
     default=20,

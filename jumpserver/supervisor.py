@@ -23,6 +23,7 @@ import uvicorn
 from django.conf import settings
 from django.db import connection
 
+from apps.gateway.escape import parse_escape
 from apps.gateway.limits import LoginLimits
 from apps.gateway.lost_gateways import LostGateways
 from apps.gateway.service import GatewayService, GatewaySettings
@@ -128,6 +129,7 @@ def gateway_settings() -> GatewaySettings:
             blind_seconds=float(settings.DATABASE_GRACE_SECONDS),
         ),
         lost_seconds=float(settings.GATEWAY_LOST_SECONDS),
+        escape=parse_escape(settings.ESCAPE),
     )
 
 

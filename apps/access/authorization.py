@@ -272,10 +272,20 @@ def _permit(
         in_operation=asset.in_operation,
         session_limit=asset.session_limit,
         file_rules=asset.file_rules,
+        idle_lock_minutes=_or_default(
+            asset.zone.idle_lock_minutes, settings.IDLE_LOCK_MINUTES
+        ),
+        idle_end_minutes=_or_default(
+            asset.zone.idle_end_minutes, settings.IDLE_END_MINUTES
+        ),
         source_address=source_address,
         door=door,
         issued_at=now,
     )
+
+
+def _or_default(minutes: int | None, default: int) -> int:
+    return default if minutes is None else minutes
 
 
 def _denied(

@@ -43,6 +43,9 @@ class ConnectionPermit:
     in_operation: bool
     session_limit: int
     file_rules: FileRules
+    # Minutes; 0 is never.
+    idle_lock_minutes: int
+    idle_end_minutes: int
     source_address: str
     # ssh or browser
     door: str

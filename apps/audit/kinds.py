@@ -73,6 +73,9 @@ class Kind(StrEnum):
     SESSION_RESUMED = "sessions.session.resumed"
     SESSION_FREEZE_ASKED = "sessions.session.freeze_asked"
     SESSION_RESUME_ASKED = "sessions.session.resume_asked"
+    SESSION_LOCKED = "sessions.session.locked"
+    SESSION_UNLOCKED = "sessions.session.unlocked"
+    SESSION_UNLOCK_REFUSED = "sessions.session.unlock_refused"
     SESSION_MESSAGE_SENT = "sessions.message.sent"
     SESSION_MESSAGE_SHOWN = "sessions.message.shown"
     SESSION_TERMINATE_ASKED = "sessions.session.terminate_asked"
@@ -165,6 +168,9 @@ SENTENCES: dict[Kind, str] = {
     Kind.SESSION_RESUMED: "A session's input was let through again.",
     Kind.SESSION_FREEZE_ASKED: "Somebody asked for a live session to be frozen.",
     Kind.SESSION_RESUME_ASKED: "Somebody asked for a frozen session to go on.",
+    Kind.SESSION_LOCKED: "A session's terminals were locked: nobody typed.",
+    Kind.SESSION_UNLOCKED: "A session's terminals were unlocked with a code.",
+    Kind.SESSION_UNLOCK_REFUSED: "A code for locked terminals was refused.",
     Kind.SESSION_MESSAGE_SENT: "Somebody sent a message to a live session.",
     Kind.SESSION_MESSAGE_SHOWN: "Messages were shown on a session's terminals.",
     Kind.SESSION_TERMINATE_ASKED: "Somebody asked for a live session to be ended.",

@@ -110,7 +110,7 @@ class FrontSession(asyncssh.SSHServerSession[bytes]):
             for line in self._engineer.first_lines(
                 self._session.permit, self._session.deadline
             ):
-                relay.notify(line)
+                relay.tell(line)
 
     async def _refuse(self, kind: str, reason: str) -> None:
         """Show the reason, then fail the request and close the channel."""

@@ -25,11 +25,13 @@ from django.utils import timezone
 from apps.access.permits import ConnectionPermit
 from apps.audit.operations import Party
 from apps.gateway.blocking import Blocking
+from apps.gateway.desk import SessionDesk, spoken
 from apps.gateway.device_sign_in import SIGN_IN_SECONDS, SignInRefusedError
 from apps.gateway.exec_relay import ExecRelay
 from apps.gateway.file_ledger import FileLedger
 from apps.gateway.forward_relay import FORWARD_LIMIT, ForwardRelay, ForwardRequest
 from apps.gateway.forwarding import addresses_of
+from apps.gateway.idle import IdleWatch
 from apps.gateway.live_control import LiveControl
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.relay import (
@@ -48,6 +50,7 @@ from apps.gateway.session_context import (
 from apps.gateway.settling import settle_recording, settle_session, write_down
 from apps.gateway.sftp_policy import SftpPolicy, Usage
 from apps.gateway.sftp_relay import SftpRelay
+from apps.gateway.terminal_lines import PATIENCE_SECONDS
 from apps.gateway.upstream import Upstream, UpstreamSettings
 from apps.inventory.sign_ins import SignIn
 from apps.recordings.output import RecordingFailedError
@@ -66,6 +69,9 @@ ASSET_REFUSALS: Final = 20
 
 CHANNEL_SECONDS: Final = 20.0
 """Longest opening of a channel on the asset."""
+
+ESCAPE: Final = 0x1D
+"""Ctrl-]"""
 
 WARNING_MINUTES: Final = (15, 5, 1)
 
@@ -93,6 +99,8 @@ class Core:
     live: dict[uuid.UUID, LiveSession] = field(default_factory=dict)
     changed_at: dt.datetime | None = None
     """When something changed that decisions depend on, as far as it was heard of."""
+    escape: int | None = ESCAPE
+    """The byte that begins an in-band command; None for none."""
     draining: bool = False
     """True while the gateway stops: no new session opens."""
 
@@ -127,12 +135,27 @@ class LiveSession:
         self._opening: list[ChannelRequest] = []
         self._asset_refusals = 0
         self._timers: list[asyncio.TimerHandle] = []
+        self._ends_at = 0.0
         # Why the session's end has begun; None while it has not.
         self._held_for: EndReason | None = None
         self._end_holds_input = False
         self._person_holds_input = False
         self._noting = asyncio.Lock()
+        self._ended_activity = 0
+        self.watchers: list[str] = []
+        """Who watches just now; a name for each watch."""
         self.control = LiveControl(self)
+        self.desk = SessionDesk(
+            self,
+            blocking=core.blocking,
+            spawn=core.tasks.spawn,
+            escape=core.escape,
+        )
+        self._idle = IdleWatch(
+            self.desk,
+            lock_seconds=permit.idle_lock_minutes * 60.0,
+            end_seconds=permit.idle_end_minutes * 60.0,
+        )
         self._papers: set[asyncio.Task[bool]] = set()
         self.file_channels: set[int] = set()
         """Numbers of the channels that carry files, not something to look at."""
@@ -175,6 +198,7 @@ class LiveSession:
         self.state = SessionState.ACTIVE
         self._core.live[self.session_id] = self
         self._arm(now)
+        self._idle.start()
         self._upstream.on_lost(self._asset_lost)
         self._upstream.connection.on_refused_channel = self._asset_refused
         self.recorder.on_failure(self._recording_failed)
@@ -189,7 +213,7 @@ class LiveSession:
     def _arm(self, now: dt.datetime) -> None:
         loop = asyncio.get_running_loop()
         remaining = (self.deadline - now).total_seconds()
-        end = loop.time() + remaining
+        end = self._ends_at = loop.time() + remaining
         self._timers.append(loop.call_at(end, self.deadline_reached))
         warnings = [60.0 * minutes for minutes in WARNING_MINUTES]
         before = [seconds for seconds in warnings if seconds < remaining]
@@ -215,17 +239,20 @@ class LiveSession:
         )
 
     def _warn(self, seconds: float) -> None:
-        if seconds >= 60:
-            minutes = round(seconds / 60)
-            left = f"{minutes} minute{'s' if minutes > 1 else ''}"
-        else:
-            left = f"{max(1, round(seconds))} seconds"
-        self.notify(f"Sluice: {left} left of this session")
+        self.warn(
+            f"Sluice: {spoken(seconds)} left of this session",
+            patience=min(PATIENCE_SECONDS, seconds / 4),
+        )
 
     def notify(self, line: str) -> None:
         """Show one line on every terminal of the session."""
         for relay in list(self.relays.values()):
-            relay.notify(line)
+            relay.tell(line)
+
+    def warn(self, line: str, *, patience: float = PATIENCE_SECONDS) -> None:
+        """Show one line on every terminal when it disturbs least, within `patience`."""
+        for relay in list(self.relays.values()):
+            relay.warn(line, patience=patience)
 
     async def open_channel(self, request: ChannelRequest, front: FrontChannel) -> Relay:
         """Open a channel on the asset and relay between it and `front`.
@@ -249,6 +276,8 @@ class LiveSession:
     def _check_may_open(self, request: ChannelRequest) -> None:
         if self.state is not SessionState.ACTIVE:
             raise ChannelRefusedError(f"the session is {self.state.value}")
+        if self.desk.is_locked:
+            raise ChannelRefusedError("the session is locked")
         transfer = request.kind == "sftp" and self.permit.may_transfer
         if not transfer and request.service not in self.permit.services:
             raise ChannelRefusedError(
@@ -303,6 +332,8 @@ class LiveSession:
             relay.abandon()
             raise ChannelRefusedError(f"the session is {self.state.value}")
         self.relays[number] = relay
+        if relay.has_terminal:
+            self.desk.take(relay)
         try:
             async with asyncio.timeout(CHANNEL_SECONDS + SIGN_IN_SECONDS):
                 await relay.open_back(self._upstream.connection)
@@ -349,6 +380,8 @@ class LiveSession:
 
     def _channel_ended(self, relay: Relay, result: ChannelResult) -> None:
         self.relays.pop(relay.number, None)
+        self.desk.drop(relay)
+        self._ended_activity += relay.activity + 1
         paper = self._core.tasks.spawn(
             write_down(
                 self._core,
@@ -554,6 +587,18 @@ class LiveSession:
             str(failure),
         )
 
+    @property
+    def activity(self) -> int:
+        """Return a number that grows with whatever counts as activity."""
+        return self._ended_activity + sum(
+            relay.activity for relay in self.relays.values()
+        )
+
+    @property
+    def seconds_left(self) -> float:
+        """Return the seconds until the deadline, by the monotonic clock."""
+        return max(0.0, self._ends_at - asyncio.get_running_loop().time())
+
     def _cancel_timers(self) -> None:
         for timer in self._timers:
             timer.cancel()
@@ -569,6 +614,7 @@ class LiveSession:
         del self._core.live[self.session_id]
         self.state = SessionState.ENDED
         self._cancel_timers()
+        self._idle.stop()
         self._upstream.owner.on_lost = None
         for relay in list(self.relays.values()):
             relay.say_last(f"*** Sluice: {line} ***")

@@ -18,13 +18,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, cast, runtime_checkable
 
 import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
 from apps.gateway.asset_channel import AssetChannel, Terminal
 from apps.gateway.device_sign_in import DeviceSignIn
+from apps.gateway.screen import CANCEL, ScreenTracker
+from apps.gateway.terminal_lines import TerminalLines, plain
 from apps.gateway.upstream import MAX_PACKET, WINDOW, UpstreamConnection
 from apps.recordings.frames import (
     EventKind,
@@ -49,7 +51,26 @@ TARGET_LOST_LINE: Final = "*** Sluice: the asset closed the connection ***"
 TARGET_LOST_STATUS: Final = 255
 """What OpenSSH's own client exits with when its connection breaks."""
 
-_ALTERNATE_SCREEN: Final = (b"\x1b[?1049", b"\x1b[?1047", b"\x1b[?47")
+REDRAW_SECONDS: Final = 0.3
+"""Between the two window sizes that make a full-screen program draw anew."""
+
+
+class Typist(Protocol):
+    """Who sorts what is typed on a terminal; `keyboard.Keyboard` is one."""
+
+    def typed(self, data: bytes) -> bytes:
+        """Take what was typed; return what of it is for the asset."""
+
+    def stop(self) -> None:
+        """Wait for nothing more."""
+
+
+@runtime_checkable
+class TellsBeside(Protocol):
+    """A front that can show a line beside its terminal, as a browser's page can."""
+
+    def tell_beside(self, line: str) -> None:
+        """Show a line beside the terminal."""
 
 
 class FrontChannel(Protocol):
@@ -164,7 +185,29 @@ class Relay:
     ) -> None:
         self.number = number
         self.request = request
-        self.full_screen = False
+        self.typist: Typist | None = None
+        self.screen: ScreenTracker | None = None
+        self._lines: TerminalLines | None = None
+        terminal = request.terminal
+        if terminal is not None and self.has_terminal:
+            self.screen = ScreenTracker()
+            self._lines = TerminalLines(
+                self.screen,
+                term=terminal.term,
+                show=self.show,
+                beside=front.tell_beside if isinstance(front, TellsBeside) else None,
+                redraw=self.redraw,
+            )
+        self._size = (
+            (
+                terminal.columns,
+                terminal.rows,
+                terminal.width_pixels,
+                terminal.height_pixels,
+            )
+            if terminal
+            else (0, 0, 0, 0)
+        )
         self._front: FrontChannel | None = front
         self._back: asyncssh.SSHClientChannel[bytes] | None = None
         self._recorder = recorder
@@ -176,6 +219,7 @@ class Relay:
         self._exit_signal: tuple[str, bool, str, str] | None = None
         self._held_signals: list[str] = []
         self._held_size: tuple[int, int, int, int] | None = None
+        self._typed = 0
         self._bytes_in = 0
         self._bytes_out = 0
         self._over = False
@@ -186,8 +230,23 @@ class Relay:
 
     @property
     def has_terminal(self) -> bool:
-        """Say whether a pty was asked for."""
-        return self.request.terminal is not None
+        """Say whether a person looks at it: a pty, and no protocol of files on it."""
+        return self.request.terminal is not None and not self.freezes_both_ways
+
+    @property
+    def full_screen(self) -> bool:
+        """Say whether a program has the terminal's whole screen."""
+        return self.screen is not None and self.screen.full_screen
+
+    @property
+    def activity(self) -> int:
+        """Return a number that grows with what shows that somebody is there.
+
+        On a terminal that is typing; elsewhere a byte in either direction.
+        """
+        if self.has_terminal:
+            return self._typed
+        return self._bytes_in + self._bytes_out
 
     @property
     def freezes_both_ways(self) -> bool:
@@ -249,6 +308,7 @@ class Relay:
     def stop(self) -> None:
         """Forward nothing more in either direction; the session is being cut."""
         self._over = True
+        self._forget_waiting()
 
     def abandon(self) -> None:
         """End without a back channel: it could not be opened."""
@@ -257,6 +317,15 @@ class Relay:
 
     def front_data(self, data: bytes) -> None:
         """Take input."""
+        if self.typist is not None:
+            self._typed += 1
+            data = self.typist.typed(data)
+            if not data:
+                return
+        self.pass_typed(data)
+
+    def pass_typed(self, data: bytes) -> None:
+        """Give input to the asset."""
         if self._over or not self._record(self.input_kind, data):
             return
         self._bytes_in += len(data)
@@ -277,6 +346,7 @@ class Relay:
         """Pass a new window size on, or keep the last one while frozen."""
         if self._over:
             return
+        self._size = (columns, rows, width_pixels, height_pixels)
         if self.frozen:
             self._held_size = (columns, rows, width_pixels, height_pixels)
             return
@@ -334,17 +404,28 @@ class Relay:
         if self._sign_in is not None:
             self._sign_in.said(data)
             return
+        if self._lines is not None and self._lines.wants_line_end:
+            # A line that ends in the middle of a piece is the place for what waits.
+            end = data.find(b"\r\n") + 2
+            if 2 <= end < len(data):
+                self._take_output(data[:end], datatype)
+                data = data[end:]
+        self._take_output(data, datatype)
+
+    def _take_output(self, data: bytes, datatype: int | None) -> None:
         if self._over:
             return
         kind = self.output_kind if datatype is None else EventKind.STDERR
         if not self._record(kind, data):
             return
         self._bytes_out += len(data)
-        if self.request.terminal is not None and b"\x1b[?" in data:
-            self._follow_screen(data)
         front = self._front
         if front is not None and not front.is_closing():
             front.write(data, datatype)
+        if self.screen is not None:
+            self.screen.feed(data)
+            if self._lines is not None and self._lines.waits:
+                self._lines.passed()
         if self._recorder.over_limit:
             self._hold_for_recorder(front=False)
 
@@ -385,6 +466,9 @@ class Relay:
             # It may have ended well before it answered that it began.
             self._lost_early = partial(self.back_lost, torn=torn)
             return
+        if not self._over:
+            # The window gets its title back before its channel closes.
+            self._forget_waiting()
         if torn and self._exit_status is None and self._exit_signal is None:
             if not self._over:
                 self.say_last(TARGET_LOST_LINE)
@@ -424,28 +508,31 @@ class Relay:
         if not self._front_holds and self._front is not None:
             self._front.resume_reading()
 
-    def notify(self, text: str) -> None:
-        """Show one line to the person, without disturbing a full-screen program.
+    def tell(self, line: str) -> None:
+        """Show one line now, where there is a terminal.
 
         Only terminals get it: the output of a command belongs to whoever parses it.
         """
-        if self.has_terminal:
-            if self.full_screen:
-                line = f"\x1b7\x1b[999;1H\x1b[7m {text} \x1b[0m\x1b[K\x1b8"
-            else:
-                line = f"\r\n\x1b[7m {text} \x1b[0m\r\n"
-            self._show(line, None)
+        if self._lines is not None:
+            self._lines.tell(line)
+
+    def warn(self, line: str, *, patience: float) -> None:
+        """Show one line on a terminal when it disturbs least, but not too late."""
+        if self._lines is not None:
+            self._lines.warn(line, patience=patience)
 
     def say_last(self, text: str) -> None:
         """Show the reason for the end: on the terminal, or on standard error."""
-        if self.has_terminal:
-            leave = "\x1b[?1049l\x1b[?25h\x1b[0m" if self.full_screen else ""
-            self._show(f"{leave}\r\n{text}\r\n", None)
+        text = plain(text)
+        if self.screen is not None:
+            cut = b"" if self.screen.at_boundary else CANCEL
+            leave = b"\x1b[?1049l\x1b[?25h\x1b[0m" if self.full_screen else b""
+            self.show(cut + leave + f"\r\n{text}\r\n".encode())
         else:
-            self._show(f"{text}\n", EXTENDED_DATA_STDERR)
+            self.show(f"{text}\n".encode(), EXTENDED_DATA_STDERR)
 
-    def _show(self, text: str, datatype: int | None) -> None:
-        data = text.encode()
+    def show(self, data: bytes, datatype: int | None = None) -> None:
+        """Put bytes of our own on the screen, and into the recording as ours."""
         front = self._front
         if front is None or front.is_closing():
             return
@@ -454,6 +541,26 @@ class Relay:
         with suppress(RecordingFailedError):
             self._recorder.add(EventKind.NOTICE, self.number, data)
         front.write(data, datatype)
+
+    def mark(self, label: str) -> None:
+        """Put a mark into the recording."""
+        self._record(EventKind.MARK, label.encode("utf-8", "replace"))
+
+    def redraw(self) -> None:
+        """Make a full-screen program draw anew: one row less, and back.
+
+        Nothing is typed for it; a program that heeds no window size is left alone.
+        """
+        columns, rows, width, height = self._size
+        if rows < 2 or self.frozen or self._over or self._back is None:
+            return
+        self.mark("the program was made to draw anew")
+        self._back.change_terminal_size(columns, rows - 1, width, height)
+        asyncio.get_running_loop().call_later(REDRAW_SECONDS, self._size_back)
+
+    def _size_back(self) -> None:
+        if not self._over and self._back is not None:
+            self._back.change_terminal_size(*self._size)
 
     def _record(self, kind: EventKind, data: bytes) -> bool:
         """Record, or stop everything; the caller forwards only after True."""
@@ -465,14 +572,11 @@ class Relay:
             return False
         return True
 
-    def _follow_screen(self, data: bytes) -> None:
-        last, entered = -1, self.full_screen
-        for sequence in _ALTERNATE_SCREEN:
-            for final, state in ((b"h", True), (b"l", False)):
-                found = data.rfind(sequence + final)
-                if found > last:
-                    last, entered = found, state
-        self.full_screen = entered
+    def _forget_waiting(self) -> None:
+        if self.typist is not None:
+            self.typist.stop()
+        if self._lines is not None:
+            self._lines.stop()
 
     def _hold_for_recorder(self, *, front: bool) -> None:
         holds = self._front_holds if front else self._back_holds
@@ -513,6 +617,7 @@ class Relay:
         if self._ended:
             return
         self._ended = self._over = True
+        self._forget_waiting()
         signal = self._exit_signal[0] if self._exit_signal else ""
         closed = encode_close(
             exit_status=self._exit_status,

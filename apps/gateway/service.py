@@ -22,7 +22,7 @@ from apps.gateway.following import Follower
 from apps.gateway.inner_engineer import InnerServers
 from apps.gateway.jumps import JumpHost
 from apps.gateway.limits import LoginGate, LoginLimits
-from apps.gateway.live import Core
+from apps.gateway.live import ESCAPE, Core
 from apps.gateway.lost_gateways import RECOVERY_SECONDS, LostGateways
 from apps.gateway.notices import Notices
 from apps.gateway.owned_tasks import OwnedTasks
@@ -67,6 +67,8 @@ class GatewaySettings:
     stop_seconds: float = 5.0
     lost_seconds: float = 4.0
     """Silence after which another gateway is given up."""
+    escape: int | None = ESCAPE
+    """The byte that begins an in-band command; None for none."""
     withdraws: bool = True
     """Kill credentials at the end of each session; False leaves it to the worker."""
 
@@ -147,6 +149,7 @@ class GatewayService:
             upstream=settings.upstream,
             tasks=self._tasks,
             check_now=self._check_now,
+            escape=settings.escape,
         )
         notices = Notices(self._blocking)
         await notices.load()

@@ -299,6 +299,10 @@ class LinkPeer(asyncio.Protocol):
         for start in range(0, len(data), PIECE):
             self._send(kind, data[start : start + PIECE])
 
+    def tell_beside(self, line: str) -> None:
+        """Show a line beside the terminal (`TellsBeside`)."""
+        self._send(FrameType.NOTICE, line.removeprefix("Sluice: ").encode())
+
     def write_eof(self) -> None:
         """Say that no more output comes (`FrontChannel`)."""
         self._send(FrameType.EOF)
@@ -379,6 +383,7 @@ class LinkPeer(asyncio.Protocol):
         )
         files = session.file_channels
         watch = _Watch(session.recorder, files)
+        session.watchers.append(ticket.user.username)
         self._unwatch = watch.stop
         try:
             tail = await self._core.blocking.run(
@@ -394,6 +399,7 @@ class LinkPeer(asyncio.Protocol):
                     break
         finally:
             watch.stop()
+            session.watchers.remove(ticket.user.username)
         self.close("the session has ended")
 
     async def _send_event(self, watch: _Watch, event: Event) -> None:

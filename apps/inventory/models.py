@@ -140,6 +140,13 @@ class Zone(models.Model):
         blank=True,
         validators=[MaxValueValidator(GRACE_MOST_MINUTES)],
     )
+    # Minutes; 0 is never, None is what the product's settings say.
+    idle_lock_minutes = models.PositiveSmallIntegerField(
+        null=True, blank=True, validators=[MaxValueValidator(1440)]
+    )
+    idle_end_minutes = models.PositiveSmallIntegerField(
+        null=True, blank=True, validators=[MaxValueValidator(1440)]
+    )
 
     class Meta:
         ordering = ["site__name", "-purdue_level", "name"]

@@ -116,8 +116,13 @@ def add_zone(
     hosts_gateway: bool = False,
     parent: Zone | None = None,
     mfa_grace_minutes: int | None = None,
+    idle_lock_minutes: int | None = None,
+    idle_end_minutes: int | None = None,
 ) -> Zone:
-    """Add a zone. Raises: InventoryRefusedError."""
+    """Add a zone. Idle minutes: 0 is never, None what the settings say.
+
+    Raises: InventoryRefusedError.
+    """
     zone = Zone(
         site=site,
         name=name,
@@ -126,6 +131,8 @@ def add_zone(
         hosts_gateway=hosts_gateway,
         parent=parent,
         mfa_grace_minutes=mfa_grace_minutes,
+        idle_lock_minutes=idle_lock_minutes,
+        idle_end_minutes=idle_end_minutes,
     )
     _save(zone, new=True)
     audit.record(
@@ -143,29 +150,32 @@ def add_zone(
     return zone
 
 
+ZONE_FIELDS = frozenset(
+    {
+        "name",
+        "purdue_level",
+        "sl_t",
+        "parent",
+        "hosts_gateway",
+        "mfa_grace_minutes",
+        "idle_lock_minutes",
+        "idle_end_minutes",
+    }
+)
+
+
 @transaction.atomic
 def change_zone(
     *, zone_id: uuid.UUID, changes: Mapping[str, object], by: Party, now: dt.datetime
 ) -> Zone:
-    """Change a zone's name, level, SL-T, parent, gateway flag or MFA grace.
+    """Change a zone; `changes` are names of `ZONE_FIELDS`.
 
     A security level that leaves no room for a grace takes the zone's own away.
     Raises: InventoryRefusedError, also when a zone would lie inside itself.
     """
     zone = Zone.objects.select_for_update().get(pk=zone_id)
     level_before = zone.sl_t
-    before = _apply(
-        zone,
-        changes,
-        {
-            "name",
-            "purdue_level",
-            "sl_t",
-            "parent",
-            "hosts_gateway",
-            "mfa_grace_minutes",
-        },
-    )
+    before = _apply(zone, changes, ZONE_FIELDS)
     grace = zone.mfa_grace_minutes
     if (
         level_before < NO_GRACE_FROM_SL_T <= zone.sl_t

@@ -100,6 +100,8 @@ class Session(models.Model):
     freeze_reason = models.CharField(max_length=300, blank=True)
     # Grows with each freeze and each resume, so that each is done once.
     freeze_number = models.PositiveIntegerField(default=0)
+    # Set while its terminals are locked because nobody typed.
+    locked_at = models.DateTimeField(null=True, blank=True)
     resumed_by = models.ForeignKey(
         User, models.PROTECT, null=True, blank=True, related_name="+"
     )

@@ -14,6 +14,7 @@ from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
 from apps.accounts.models import User
+from apps.accounts.operations import FactorVerdict, verify_second_factor
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
@@ -673,6 +674,52 @@ def note_messages_shown(
             data={"numbers": sorted(numbers)},
         )
     return changed
+
+
+@transaction.atomic
+def note_locked(*, session_id: uuid.UUID, now: dt.datetime) -> bool:
+    """Note that the terminals of a session lock because nobody typed."""
+    session = (
+        Session.objects.select_for_update(of=("self",))
+        .select_related("person", "account__asset")
+        .filter(pk=session_id, ended_at=None, locked_at=None)
+        .first()
+    )
+    if session is None:
+        return False
+    session.locked_at = now
+    session.save(update_fields=["locked_at"])
+    audit.record(
+        Kind.SESSION_LOCKED,
+        now=now,
+        actor=audit.system("gateway"),
+        subject=session.party,
+    )
+    return True
+
+
+@transaction.atomic
+def unlock_session(
+    *, session_id: uuid.UUID, code: str, now: dt.datetime
+) -> FactorVerdict:
+    """Unlock the terminals of a session with a one-time code of its engineer."""
+    session = (
+        Session.objects.select_for_update(of=("self",))
+        .select_related("person", "account__asset")
+        .get(pk=session_id)
+    )
+    verdict = verify_second_factor(user=session.person, code=code, now=now)
+    if verdict:
+        session.locked_at = None
+        session.save(update_fields=["locked_at"])
+    audit.record(
+        Kind.SESSION_UNLOCKED if verdict else Kind.SESSION_UNLOCK_REFUSED,
+        now=now,
+        actor=session.person.party,
+        subject=session.party,
+        outcome=Outcome.SUCCESS if verdict else Outcome.DENIED,
+    )
+    return verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -576,3 +576,30 @@ def test_the_grace_for_no_asset_is_that_of_the_strictest_zone():
     assert operations.finish_grant(grant_id=grant.pk, by=here.engineer, now=clock())
     assert minutes(here.asset.name) == 0
     assert queries.longest_grace_for(here.engineer, now=clock()) == 10
+
+
+@pytest.mark.parametrize(
+    ("zone_says", "holds"), [((None, None), (15, 0)), ((0, 30), (0, 30))]
+)
+def test_a_permit_carries_the_idle_limits_of_the_zone(zone_says, holds, settings):
+    """What the zone does not say, the settings do; 0 is never."""
+    settings.IDLE_LOCK_MINUTES, settings.IDLE_END_MINUTES = 15, 0
+    here = factories.plant()
+    inventory.change_zone(
+        zone_id=here.cell.pk,
+        changes=dict(
+            zip(("idle_lock_minutes", "idle_end_minutes"), zone_says, strict=True)
+        ),
+        by=factories.SET_UP,
+        now=clock(),
+    )
+    grant = factories.grant(here)
+    permit = authorization.authorize_grant(
+        user=grant.person,
+        grant_id=grant.pk,
+        source_address="192.0.2.7",
+        door="ssh",
+        now=clock(),
+    )
+    assert permit
+    assert (permit.idle_lock_minutes, permit.idle_end_minutes) == holds

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from apps.gateway import relay, terminal_lines
 from apps.gateway.asset_channel import Terminal
 from apps.gateway.relay import (
     HELD_SIGNALS,
@@ -22,6 +23,7 @@ from apps.gateway.relay import (
 from apps.recordings.frames import Event, EventKind
 from apps.recordings.reader import RecordingReader
 from apps.recordings.writer import BACKLOG_LIMIT_BYTES, Recorder, RecorderThread
+from tests.gateway.conftest import until
 
 
 class End:
@@ -33,6 +35,9 @@ class End:
         self.closing = False
 
     def __getattr__(self, name):
+        if name == "tell_beside":
+            raise AttributeError(name)
+
         def note(*arguments, **named):
             self.log.append((name, *arguments, *named.values()))
 
@@ -111,7 +116,17 @@ async def stage(thread, tmp_path):
     return make
 
 
+async def comes(condition) -> None:
+    """Return when `condition()` has come true."""
+
+    async def look() -> bool:
+        return condition()
+
+    await until(look, seconds=5, pause=0.01)
+
+
 VT = Terminal("vt100", 80, 24)
+XTERM = Terminal("xterm-256color", 80, 24)
 
 
 async def test_both_directions_and_the_end(stage):
@@ -270,21 +285,58 @@ async def test_after_a_stop_nothing_passes(stage):
 
 async def test_a_notice_is_a_line_on_a_terminal_only(stage):
     scene = await stage(VT)
-    scene.relay.notify("5 minutes left")
-    assert scene.front.written() == b"\r\n\x1b[7m 5 minutes left \x1b[0m\r\n"
+    scene.relay.tell("5 minutes left")
+    scene.relay.tell("and counting")
+    assert scene.front.written() == (
+        b"*** 5 minutes left ***\r\n*** and counting ***\r\n"
+    )
     command = await stage()
-    command.relay.notify("5 minutes left")
+    command.relay.tell("5 minutes left")
+    command.relay.warn("5 minutes left", patience=20)
     assert command.front.log == []
     command.relay.say_last("*** the end ***")
     assert command.front.log == [("write", b"*** the end ***\n", 1)]
 
 
+async def test_a_warning_waits_for_the_end_of_a_line(stage):
+    scene = await stage(VT)
+    scene.relay.back_data(b"$ ", None)
+    scene.relay.warn("15 minutes left", patience=20)
+    scene.relay.warn("5 minutes left", patience=20)
+    assert scene.front.written() == b"$ "
+    scene.relay.back_data(b"ls\r\nfile\r\n$ ", None)
+    assert scene.front.written() == (b"$ ls\r\n*** 5 minutes left ***\r\nfile\r\n$ "), (
+        "the newer one only"
+    )
+
+
+async def test_a_warning_that_waited_long_is_shown_all_the_same(stage):
+    scene = await stage(VT)
+    scene.relay.back_data(b"$ ", None)
+    scene.relay.warn("5 minutes left", patience=0.05)
+    await comes(lambda: b"***" in scene.front.written())
+    assert scene.front.written() == b"$ \r\n*** 5 minutes left ***\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"\x1b[3", b"\x1b]0;ti", b"\xe2\x82"])
+async def test_nothing_is_put_into_the_middle_of_anything(stage, begun, monkeypatch):
+    monkeypatch.setattr(terminal_lines, "HALFWAY_SECONDS", 0.05)
+    scene = await stage(VT)
+    scene.relay.back_data(b"x" + begun, None)
+    scene.relay.tell("look")
+    assert scene.front.written() == b"x" + begun
+    # What never goes on is cancelled, as a new sequence would do it.
+    await comes(lambda: b"look" in scene.front.written())
+    assert scene.front.written() == b"x" + begun + b"\x18\r\n*** look ***\r\n"
+
+
 @pytest.mark.parametrize("enter", [b"\x1b[?1049h", b"\x1b[?47h", b"\x1b[?1047h"])
-async def test_a_notice_spares_a_full_screen_program(stage, enter):
+async def test_a_full_screen_program_is_drawn_over_only_when_it_must_be(stage, enter):
     scene = await stage(VT)
     scene.relay.back_data(b"text" + enter + b"drawing", None)
     assert scene.relay.full_screen
-    scene.relay.notify("5 minutes left")
+    # This terminal has no title.
+    scene.relay.warn("5 minutes left", patience=20)
     shown = scene.front.log[-1][1]
     assert shown.startswith(b"\x1b7\x1b[999;1H")
     assert shown.endswith(b"\x1b8")
@@ -295,9 +347,53 @@ async def test_a_notice_spares_a_full_screen_program(stage, enter):
     assert not scene.relay.full_screen
 
 
+async def test_a_program_that_saves_its_cursor_is_never_drawn_over(stage):
+    scene = await stage(XTERM)
+    scene.relay.back_data(b"\x1b[?1049h\x1b7drawing", None)
+    scene.relay.tell("anna froze your input")
+    title = b"\x1b[22;2t\x1b]2;anna froze your input\x07\x07"
+    assert scene.front.log[-1][1] == title
+    scene.relay.back_data(b"more", None)
+    assert scene.front.written().count(b"anna") == 1
+    scene.relay.back_data(b"\x1b8\x1b[?1049l\r\n", None)
+    assert scene.front.log[-1][1] == b"*** anna froze your input ***\r\n"
+
+
+async def test_a_title_is_given_back(stage, monkeypatch):
+    monkeypatch.setattr(terminal_lines, "TITLE_SECONDS", 0.05)
+    scene = await stage(XTERM)
+    scene.relay.back_data(b"\x1b[?1049h", None)
+    scene.relay.warn("15 minutes left", patience=20)
+    scene.relay.warn("5 minutes left", patience=20)
+    written = scene.front.written()
+    assert written.count(b"\x1b[22;2t") == 1
+    assert b"minutes left ***" not in written
+    await comes(lambda: b"\x1b[23;2t" in scene.front.written())
+    scene.relay.warn("1 minute left", patience=20)
+    scene.relay.back_exit_status(0)
+    scene.relay.back_lost(torn=False)
+    assert scene.front.written().endswith(b"\x1b[23;2t")
+    assert scene.front.log[-1] == ("exit", 0)
+
+
+async def test_drawing_anew_is_asked_for_by_size(stage, monkeypatch):
+    monkeypatch.setattr(relay, "REDRAW_SECONDS", 0.01)
+    scene = await stage(XTERM)
+    scene.relay.front_resized(100, 30)
+    scene.relay.redraw()
+    await comes(lambda: len(scene.back.log) == 3)
+    assert [entry[1:3] for entry in scene.back.log] == [(100, 30), (100, 29), (100, 30)]
+    scene.relay.freeze()
+    scene.relay.redraw()
+    assert len(scene.back.log) == 3
+    scene.relay.back_lost(torn=False)
+    kinds = [event.kind for event in await scene.events()]
+    assert kinds == [EventKind.RESIZE, EventKind.MARK, EventKind.CLOSE]
+
+
 async def test_what_we_say_is_recorded_as_ours(stage):
     scene = await stage(VT)
-    scene.relay.notify("5 minutes left")
+    scene.relay.tell("5 minutes left")
     scene.relay.back_lost(torn=False)
     kinds = [event.kind for event in await scene.events()]
     assert kinds == [EventKind.NOTICE, EventKind.CLOSE]
@@ -315,7 +411,7 @@ async def test_nothing_is_written_to_a_front_that_closes(stage):
     scene.front.closing = scene.back.closing = True
     scene.relay.back_data(b"x", None)
     scene.relay.front_data(b"y")
-    scene.relay.notify("z")
+    scene.relay.tell("z")
     assert scene.front.log == scene.back.log == []
 
 

@@ -258,18 +258,25 @@ class ZoneForm(forms.Form):
     parent = ZoneChoiceField(
         queryset=Zone.objects.none(), required=False, label="Lies inside"
     )
+    idle_lock_minutes = forms.IntegerField(
+        label="Lock terminals after minutes without typing",
+        required=False,
+        min_value=0,
+        max_value=1440,
+        help_text="A one-time code opens them. 0 is never; empty is the default.",
+    )
+    idle_end_minutes = forms.IntegerField(
+        label="End sessions after minutes without typing or data",
+        required=False,
+        min_value=0,
+        max_value=1440,
+        help_text="0 is never; empty is the default. Mind work that runs unwatched.",
+    )
 
     def __init__(self, *args: object, zone: Zone | None = None, **kwargs: Any) -> None:
         """Offer every site for a new zone; a zone that is there stays at its site."""
         if zone is not None and "initial" not in kwargs:
-            names = (
-                "name",
-                "purdue_level",
-                "sl_t",
-                "mfa_grace_minutes",
-                "hosts_gateway",
-                "parent",
-            )
+            names = [name for name in self.base_fields if name != "site"]
             kwargs["initial"] = {name: getattr(zone, name) for name in names}
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         _choose_from_zones(self, "parent")

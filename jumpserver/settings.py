@@ -174,6 +174,14 @@ SSH_PREAUTH_TOTAL = env_int(
     maximum=100000,
     explain="Connections that may be signing in at the same time, in all.",
 )
+STOP_GRACE_SECONDS = env_int(
+    "SLUICE_STOP_GRACE_SECONDS",
+    default=3,
+    minimum=0,
+    maximum=3600,
+    explain="A gateway told to stop (SIGTERM) lets sessions end as their assets' end "
+    "modes say for so many seconds, then closes them.",
+)
 ESCAPE = env_choice(
     "SLUICE_ESCAPE",
     default="^]",

@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
-_STOP_GRACE_SECONDS = 3.0
 _SWITCH_SECONDS = 0.001
 """How long a thread that computes may keep the event loop waiting for its turn."""
 _COLLECT_AFTER = 10_000
@@ -129,6 +128,7 @@ def gateway_settings() -> GatewaySettings:
             blind_seconds=float(settings.DATABASE_GRACE_SECONDS),
         ),
         lost_seconds=float(settings.GATEWAY_LOST_SECONDS),
+        stop_seconds=float(settings.STOP_GRACE_SECONDS),
         escape=parse_escape(settings.ESCAPE),
     )
 
@@ -204,7 +204,7 @@ class Supervisor:
         await gateway.start()
         self.ssh_port = gateway.ssh_port
         self.ssh_host_key = gateway.host_key_line
-        self._undo.append(lambda: gateway.stop(grace_seconds=_STOP_GRACE_SECONDS))
+        self._undo.append(lambda: gateway.stop())
         self._tasks.append(
             asyncio.create_task(self._stop_with(gateway), name="gateway")
         )

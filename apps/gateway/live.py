@@ -139,6 +139,8 @@ class LiveSession:
         # Why the session's end has begun; None while it has not.
         self._held_for: EndReason | None = None
         self._end_holds_input = False
+        # What the engineer is told when the last channel has ended by itself.
+        self._drained_line = ""
         self._person_holds_input = False
         self._noting = asyncio.Lock()
         self._ended_activity = 0
@@ -399,25 +401,33 @@ class LiveSession:
         )
         self._papers.add(paper)
         paper.add_done_callback(self._papers.discard)
-        if self._held_for is EndReason.EXPIRED and self._drains and not self.relays:
-            self.end(EndReason.EXPIRED, "the time is up")
-
-    @property
-    def _drains(self) -> bool:
-        return self.permit.end_mode == "drain"
+        if self._held_for is not None and self._drained_line and not self.relays:
+            self.end(self._held_for, self._drained_line)
 
     def deadline_reached(self) -> None:
         """End as the asset's owner decided: cut, freeze, or drain."""
+        self._end_by_mode(
+            EndReason.EXPIRED, "the time is up", self.permit.grace_seconds
+        )
+
+    def gateway_stops(self, within: float) -> None:
+        """End as the asset's owner decided, in `within` seconds at most."""
+        self._end_by_mode(
+            EndReason.GATEWAY_STOPPED,
+            "the gateway is being stopped",
+            min(within, self.permit.grace_seconds),
+        )
+
+    def _end_by_mode(self, reason: EndReason, line: str, grace: float) -> None:
         if self._held_for is not None or not self._goes_on:
             # Ending already, and that has its own limit.
             return
-        line, grace = "the time is up", self.permit.grace_seconds
         if self.permit.end_mode == "freeze" and grace > 0:
-            self._freeze(EndReason.EXPIRED, line, grace)
-        elif self._drains and grace > 0 and self.relays:
-            self._drain(line, grace)
+            self._freeze(reason, line, grace)
+        elif self.permit.end_mode == "drain" and grace > 0 and self.relays:
+            self._drain(reason, line, grace)
         else:
-            self.end(EndReason.EXPIRED, line)
+            self.end(reason, line)
 
     @property
     def _goes_on(self) -> bool:
@@ -461,12 +471,13 @@ class LiveSession:
         self._end_later(reason, line, grace)
         self.note_state()
 
-    def _drain(self, line: str, grace: float) -> None:
+    def _drain(self, reason: EndReason, line: str, grace: float) -> None:
         self.state = SessionState.ENDING
-        self._held_for = EndReason.EXPIRED
+        self._held_for = reason
+        self._drained_line = line
         self._cancel_timers()
         self.notify(f"Sluice: {line}; what runs may finish within {grace:.0f} s")
-        self._end_later(EndReason.EXPIRED, line, grace)
+        self._end_later(reason, line, grace)
         self.note_state()
 
     def _end_later(self, reason: EndReason, line: str, grace: float) -> None:

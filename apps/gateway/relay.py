@@ -293,7 +293,7 @@ class Relay:
             terminal=terminal,
         )
         if not has_terminal:
-            self._show(f"{NO_TERMINAL_LINE}\r\n", EXTENDED_DATA_STDERR)
+            self.show(f"{NO_TERMINAL_LINE}\r\n".encode(), EXTENDED_DATA_STDERR)
         if sign_in is not None:
             prompt = await sign_in.run(channel.write)
             self._sign_in = None

@@ -253,7 +253,8 @@ class GatewayService:
         self._services.spawn(self.stop(grace_seconds=0), "stop")
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Take no new connection, let sessions end within the grace, then end them.
+        """Take no new connection, let sessions end as their assets' owners decided
+        within the grace, then end those that are left.
 
         Safe to call more than once; returns when everything is written and closed.
         """
@@ -308,7 +309,7 @@ class GatewayService:
             return
         live = self._core.live
         for session in list(live.values()):
-            session.notify(f"Sluice: the gateway stops within {grace_seconds:.0f} s")
+            session.gateway_stops(grace_seconds)
         deadline = asyncio.get_running_loop().time() + grace_seconds
         while live and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

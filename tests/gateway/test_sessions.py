@@ -476,6 +476,55 @@ async def test_stopping_the_gateway_ends_sessions_in_good_order(client):
     assert session.end_reason == "gateway_stopped"
 
 
+class TestStoppingByEndMode:
+    """SIGTERM: cut is at once; freeze and drain have the grace, and no longer."""
+
+    @pytest.fixture(params=["cut", "freeze", "drain"])
+    def mode(self, request):
+        return request.param
+
+    @pytest.fixture
+    def asset_fields(self, mode):
+        return {"on_expiry": mode, "grace_seconds": 60}
+
+    async def test_each_session_ends_as_its_asset_says(self, client, mode):
+        await client.ask(client.here.grant)
+        connection = await client.connect()
+        command = await connection.create_process("cat", encoding=None)
+        command.stdin.write(b"before")
+        assert await command.stdout.readexactly(6) == b"before"
+        stopping = asyncio.create_task(client.service.stop(2.0))
+        live = client.service.core.live
+
+        async def begun():
+            states = {session.state.value for session in live.values()}
+            return (
+                states
+                == {
+                    "cut": set(),
+                    "freeze": {"frozen"},
+                    "drain": {"ending"},
+                }[mode]
+            )
+
+        await until(begun)
+        if mode != "cut":
+            command.stdin.write(b"after")
+        if mode == "drain":
+            assert await command.stdout.readexactly(5) == b"after"
+            command.stdin.write_eof()
+            assert (await command.wait()).exit_status == 0
+        begin = asyncio.get_running_loop().time()
+        await stopping
+        took = asyncio.get_running_loop().time() - begin
+        if mode == "freeze":
+            assert client.here.target.received == b"before"
+            assert took > 0.5
+        session = await asyncio.to_thread(last_session)
+        assert session is not None
+        assert session.end_reason == "gateway_stopped"
+
+
 async def test_a_full_terminal_of_the_stock_client(client, ssh_binary):
     """A real pty on the client's side: the size as it is there arrives."""
     await client.ask(client.here.grant)

@@ -21,7 +21,7 @@ from apps.accounts.models import User
 from apps.gateway.blocking import Blocking
 from apps.gateway.keyboard import Keyboard
 from apps.gateway.relay import Relay
-from apps.sessions import operations as sessions
+from apps.sessions import terminals
 from apps.sessions.lifecycle import EndReason
 
 UNLOCK_TRIES: Final = 5
@@ -172,7 +172,7 @@ class SessionDesk:
 
     async def _note_locked(self) -> None:
         await self._blocking.run(
-            sessions.note_locked,
+            terminals.note_locked,
             session_id=self._session.session_id,
             now=timezone.now(),
         )
@@ -191,7 +191,7 @@ class SessionDesk:
         """
         try:
             verdict = await self._blocking.run(
-                sessions.unlock_session,
+                terminals.unlock_session,
                 session_id=self._session.session_id,
                 code=code,
                 now=timezone.now(),

@@ -56,6 +56,7 @@ from apps.inventory.sign_ins import SignIn
 from apps.recordings.output import RecordingFailedError
 from apps.recordings.writer import Recorder, RecorderThread
 from apps.sessions import operations as sessions
+from apps.sessions import terminals
 from apps.sessions.lifecycle import EndReason, SessionState
 from apps.sessions.queries import SessionVerdict
 
@@ -510,7 +511,7 @@ class LiveSession:
         """Write down that these messages were shown."""
         self._core.tasks.spawn(
             self._core.blocking.run(
-                sessions.note_messages_shown,
+                terminals.note_messages_shown,
                 session_id=self.session_id,
                 numbers=numbers,
                 now=timezone.now(),

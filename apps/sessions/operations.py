@@ -4,7 +4,6 @@ import datetime as dt
 import hashlib
 import secrets
 import uuid
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -14,7 +13,6 @@ from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
 from apps.accounts.models import User
-from apps.accounts.operations import FactorVerdict, verify_second_factor
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
@@ -649,77 +647,6 @@ def send_message(
         data={"number": message.number, "text": text},
     )
     return message
-
-
-@transaction.atomic
-def note_messages_shown(
-    *, session_id: uuid.UUID, numbers: Collection[int], now: dt.datetime
-) -> int:
-    """Note that terminals of the session have shown these messages; returns how many
-    were not noted before."""
-    session = (
-        Session.objects.select_for_update(of=("self",))
-        .select_related("person", "account__asset")
-        .get(pk=session_id)
-    )
-    changed = session.messages.filter(number__in=numbers, shown_at=None).update(
-        shown_at=now
-    )
-    if changed:
-        audit.record(
-            Kind.SESSION_MESSAGE_SHOWN,
-            now=now,
-            actor=audit.system("gateway"),
-            subject=session.party,
-            data={"numbers": sorted(numbers)},
-        )
-    return changed
-
-
-@transaction.atomic
-def note_locked(*, session_id: uuid.UUID, now: dt.datetime) -> bool:
-    """Note that the terminals of a session lock because nobody typed."""
-    session = (
-        Session.objects.select_for_update(of=("self",))
-        .select_related("person", "account__asset")
-        .filter(pk=session_id, ended_at=None, locked_at=None)
-        .first()
-    )
-    if session is None:
-        return False
-    session.locked_at = now
-    session.save(update_fields=["locked_at"])
-    audit.record(
-        Kind.SESSION_LOCKED,
-        now=now,
-        actor=audit.system("gateway"),
-        subject=session.party,
-    )
-    return True
-
-
-@transaction.atomic
-def unlock_session(
-    *, session_id: uuid.UUID, code: str, now: dt.datetime
-) -> FactorVerdict:
-    """Unlock the terminals of a session with a one-time code of its engineer."""
-    session = (
-        Session.objects.select_for_update(of=("self",))
-        .select_related("person", "account__asset")
-        .get(pk=session_id)
-    )
-    verdict = verify_second_factor(user=session.person, code=code, now=now)
-    if verdict:
-        session.locked_at = None
-        session.save(update_fields=["locked_at"])
-    audit.record(
-        Kind.SESSION_UNLOCKED if verdict else Kind.SESSION_UNLOCK_REFUSED,
-        now=now,
-        actor=session.person.party,
-        subject=session.party,
-        outcome=Outcome.SUCCESS if verdict else Outcome.DENIED,
-    )
-    return verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

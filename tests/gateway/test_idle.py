@@ -13,7 +13,7 @@ from apps.audit.kinds import Kind
 from apps.gateway.desk import UNLOCK_TRIES, spoken
 from apps.gateway.idle import IdleClock, IdleWatch
 from apps.recordings.frames import EventKind
-from apps.sessions import operations as sessions
+from apps.sessions import terminals
 from apps.sessions.models import Session
 from tests.gateway.conftest import Client, until
 from tests.gateway.test_live_control import freeze, resume, shown_until
@@ -198,7 +198,7 @@ async def test_wrong_codes_are_bounded(client, monkeypatch):
     def wrong(**_: Any) -> accounts.FactorVerdict:
         return accounts.FactorVerdict(accepted=False, wait_seconds=2)
 
-    monkeypatch.setattr(sessions, "unlock_session", wrong)
+    monkeypatch.setattr(terminals, "unlock_session", wrong)
     _connection, process = await open_shell(client)
     await shown_until(process.stdout, b"type your one-time code")
     for _ in range(UNLOCK_TRIES - 1):

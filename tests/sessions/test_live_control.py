@@ -8,7 +8,7 @@ from apps.accounts import operations as accounts
 from apps.accounts.models import User
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
-from apps.sessions import operations, queries
+from apps.sessions import operations, queries, terminals
 from apps.sessions.lifecycle import SessionState
 from apps.sessions.models import Session, SessionMessage
 from tests import factories
@@ -152,8 +152,8 @@ def test_messages_are_numbered_and_noted_once(here, live):
     for number in range(1, 4):
         assert say(live, here.approver, f"line {number}").number == number
     shown = {"session_id": live.pk, "numbers": [1, 2], "now": clock()}
-    assert operations.note_messages_shown(**shown) == 2
-    assert operations.note_messages_shown(**shown) == 0
+    assert terminals.note_messages_shown(**shown) == 2
+    assert terminals.note_messages_shown(**shown) == 0
     assert events(Kind.SESSION_MESSAGE_SHOWN) == 1
     control = queries.controls(gateway_id=live.gateway_id)[0]
     assert [message.text for message in control.messages] == ["line 3"]

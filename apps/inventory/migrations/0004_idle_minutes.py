@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("inventory", "0002_mfa_grace"),
+        ("inventory", "0003_sign_ins_and_old_profiles"),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("inventory", "0003_sign_ins_and_old_profiles"),
+        ("inventory", "0004_file_rules"),
     ]
 
     operations = [

@@ -1,5 +1,6 @@
 """SFTP through the gateway: stock clients, a real sshd, each right alone."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from apps.recordings.reader import RecordingReader
 from tests import factories
 from tests.gateway.conftest import until
 from tests.gateway.openssh_asset import EVERY_RIGHT, files, sshd_asset
+from tests.gateway.test_live_control import freeze, resume
 
 __all__ = ["files", "sshd_asset"]
 
@@ -184,3 +186,33 @@ async def test_a_transfer_that_is_cut_is_partial(files, ssh_binary):
     )
     head = (files.home / "file").read_bytes()[:100_000]
     assert row.sha256 == hashlib.sha256(head).hexdigest()
+
+
+async def test_a_freeze_by_hand_stops_a_transfer_and_loses_nothing(files, ssh_binary):
+    """Both ways by flow control; when it goes on, the file arrives whole."""
+    await files.grant(*EVERY_RIGHT)
+    content = os.urandom(60_000_000)
+    (files.local / "up").write_bytes(content)
+    there = files.home / "there"
+    transfer = asyncio.create_task(files.sftp("put up there", seconds=100))
+
+    async def begun():
+        return there.exists() and there.stat().st_size > 0
+
+    await until(begun, seconds=30)
+    session = await freeze(files.client)
+    live = files.client.service.core.live[session.pk]
+
+    async def still():
+        """Nothing has moved since the look before."""
+        size = there.stat().st_size
+        await asyncio.sleep(0.5)
+        return live.is_frozen and there.stat().st_size == size
+
+    await until(still, seconds=30)
+    assert there.stat().st_size < len(content)
+    assert not transfer.done()
+    await resume(files.client)
+    status, said = await transfer
+    assert status == 0, said
+    assert there.read_bytes() == content

@@ -172,3 +172,5 @@ def test_lines_for_files_are_shown_with_a_right_to_files(here: factories.Plant) 
         assert f"sftp -P 2222 {who}" in shown
         assert (f"scp -P 2222 FILE {who}:" in shown) is up
         assert (f"scp -P 2222 {who}:FILE ." in shown) is down
+        assert 'id="files-1-' in shown
+        assert 'id=""' not in shown

@@ -116,7 +116,8 @@ def _files(
     """Return the page of the session's manifest that was asked for, if it has one."""
     if recording is None:
         return None
-    found = Paginator(recording.files.all(), _FILES_PER_PAGE)
+    files = recording.files.order_by("-ended_at", "-id")
+    found = Paginator(files, _FILES_PER_PAGE)
     return found.get_page(request.GET.get("page")) if found.count else None
 
 

@@ -192,13 +192,14 @@ def decide_extension(
     grant: GrantFacts, minutes: int, rules: RequestRules
 ) -> Allowed | Denied:
     """Say whether a grant may end so many minutes later; the whole of it is capped."""
-    whole = grant.ends_at - grant.starts_at + dt.timedelta(minutes=minutes)
+    granted = grant.ends_at - grant.starts_at
     if minutes < rules.step_minutes or minutes % rules.step_minutes:
         return Denied(
             DenialCode.DURATION_REFUSED,
             f"Ask for a multiple of {rules.step_minutes} minutes.",
         )
-    if whole > dt.timedelta(minutes=rules.maximum_minutes):
+    # Compared this way round, as a number of any size can be asked for.
+    if minutes > rules.maximum_minutes - granted / dt.timedelta(minutes=1):
         return Denied(
             DenialCode.DURATION_REFUSED,
             f"With that the access would be longer than {rules.maximum_minutes} "

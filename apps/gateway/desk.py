@@ -5,6 +5,7 @@ One desk for each session. Whatever it answers is one line.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import uuid
 from collections.abc import Callable, Coroutine
@@ -76,6 +77,8 @@ class SessionDesk:
         self._escape = escape
         self._keyboards: dict[int, Keyboard] = {}
         self._wrong_codes = 0
+        # A lock is written down before any code for it is looked at.
+        self._papers = asyncio.Lock()
         self.is_locked = False
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
@@ -171,11 +174,12 @@ class SessionDesk:
         self.spawn(self._note_locked(), "note a lock")
 
     async def _note_locked(self) -> None:
-        await self._blocking.run(
-            terminals.note_locked,
-            session_id=self._session.session_id,
-            now=timezone.now(),
-        )
+        async with self._papers:
+            await self._blocking.run(
+                terminals.note_locked,
+                session_id=self._session.session_id,
+                now=timezone.now(),
+            )
 
     def _open_terminals(self) -> list[Relay]:
         return [
@@ -190,12 +194,13 @@ class SessionDesk:
         Empty when it was right: each terminal is told by itself.
         """
         try:
-            verdict = await self._blocking.run(
-                terminals.unlock_session,
-                session_id=self._session.session_id,
-                code=code,
-                now=timezone.now(),
-            )
+            async with self._papers:
+                verdict = await self._blocking.run(
+                    terminals.unlock_session,
+                    session_id=self._session.session_id,
+                    code=code,
+                    now=timezone.now(),
+                )
         except DatabaseError:
             return "Sluice: still locked; codes cannot be checked now, try again"
         if verdict:

@@ -85,10 +85,22 @@ class EngineerChannel(ServerChannel):
         packet.check_end()
         return self._start_session(command=command)
 
-    def answer_start(self, *, success: bool) -> None:
-        """Answer the shell, exec or subsystem request that is waiting."""
+    _starts_held = False
+
+    def answer_start(self, *, success: bool, held: bool = False) -> None:
+        """Answer the shell, exec or subsystem request that is waiting.
+
+        `held`: nothing is read yet, which asyncssh would begin whatever was asked for.
+        """
         if self._request_queue and self._session is not None:
+            self._starts_held = held
             self._report_response(success)
+            self._starts_held = False
+
+    def resume_reading(self) -> None:
+        """Deliver again, but not because a start was answered that is held."""
+        if not self._starts_held:
+            super().resume_reading()
 
     def _process_limited_request(
         self, pkttype: int, pktid: int, packet: SSHPacket

@@ -12,6 +12,7 @@ from apps.gateway.engineer_connection import PREFIX, EngineerChannel
 from apps.gateway.live import LiveSession
 from apps.gateway.relay import ChannelRequest, Relay
 from apps.gateway.session_context import ChannelRefusedError, EngineerSide
+from apps.gateway.terminal_lines import plain
 
 REFUSAL_SECONDS: Final = 0.05
 """Between a reason and the failure it explains: OpenSSH drops output that arrives
@@ -98,7 +99,7 @@ class FrontSession(asyncssh.SSHServerSession[bytes]):
             relay.front_lost()
             return
         self._relay = relay
-        self._channel.answer_start(success=True)
+        self._channel.answer_start(success=True, held=relay.holds_input)
         now = self._terminal
         if now is not None and now != request.terminal:
             # The window was changed while the asset was asked.
@@ -117,7 +118,7 @@ class FrontSession(asyncssh.SSHServerSession[bytes]):
         self._engineer.refused(kind, reason)
         if self._lost or self._channel.is_closing():
             return
-        self._channel.write(f"{PREFIX}{reason}\r\n".encode(), 1)
+        self._channel.write(f"{PREFIX}{plain(reason)}\r\n".encode(), 1)
         await asyncio.sleep(REFUSAL_SECONDS)
         if not self._lost:
             self._channel.answer_start(success=False)

@@ -263,6 +263,11 @@ class Relay:
         """Say whether input is held."""
         return Hold.FROZEN in self._front_holds
 
+    @property
+    def holds_input(self) -> bool:
+        """Say whether the front may not be read, for whatever reason."""
+        return bool(self._front_holds)
+
     async def open_back(self, connection: UpstreamConnection) -> None:
         """Open a channel on the asset as what was asked for, and relay from then on.
 

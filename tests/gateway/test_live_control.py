@@ -12,6 +12,7 @@ from apps.access.denials import Denied
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.gateway.live_control import LiveControl
+from apps.gateway.relay import Relay
 from apps.sessions import operations as sessions
 from apps.sessions.models import Session, SessionMessage
 from apps.sessions.queries import PendingMessage, SessionControl
@@ -103,6 +104,63 @@ async def test_a_freeze_holds_input_names_who_and_why_and_loses_nothing(client):
     steps = [kind for kind in events if "freeze" in kind or "frozen" in kind]
     assert steps == [Kind.SESSION_FREEZE_ASKED, Kind.SESSION_FROZEN]
     assert events.count(Kind.SESSION_RESUMED) == 1
+
+
+async def test_a_freeze_holds_the_input_of_a_channel_that_was_opening(
+    client, monkeypatch
+):
+    """Answering the start must not begin what the freeze holds."""
+    await client.ask(client.here.grant)
+    reached, go = asyncio.Event(), asyncio.Event()
+    relays: list[Any] = []
+    plain = Relay.open_back
+
+    async def slow(self, connection):
+        relays.append(self)
+        reached.set()
+        await go.wait()
+        await plain(self, connection)
+
+    monkeypatch.setattr(Relay, "open_back", slow)
+    connection = await client.connect()
+    opening = asyncio.ensure_future(
+        connection.create_process(term_type="vt100", encoding=None)
+    )
+    await reached.wait()
+    await freeze(client)
+    await noted(client, "frozen")
+    go.set()
+    process = await opening
+    process.stdin.write(b"held")
+
+    async def arrived() -> bool:
+        return bool(relays[0]._front._recv_buf)
+
+    await until(arrived)
+    assert client.here.target.received == b""
+    await resume(client)
+    await shown_until(process.stdout, b"held")
+    assert client.here.target.received == b"held"
+
+
+async def test_no_reason_steers_the_terminal_of_the_engineer(client):
+    steering = "x\x1b]52;c;cm0gLXJm\x07y"
+    await client.ask(client.here.grant)
+    connection = await client.connect()
+    process = await connection.create_process(term_type="vt100", encoding=None)
+    session = await freeze(client, steering)
+    shown = await shown_until(process.stdout, b"]52;c;cm0gLXJm")
+    await client.ask(
+        sessions.ask_terminate,
+        session_id=session.pk,
+        by=client.here.plant.approver,
+        reason=steering,
+        now=factories.clock(),
+    )
+    shown += await asyncio.wait_for(process.stdout.read(), 5)
+    assert shown.count(b"]52;c;cm0gLXJm") == 2
+    assert b"\x1b]" not in shown
+    assert b"\x07" not in shown
 
 
 async def test_output_of_a_command_flows_on_while_its_input_is_held(client):

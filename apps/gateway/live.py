@@ -74,6 +74,10 @@ CHANNEL_SECONDS: Final = 20.0
 ESCAPE: Final = 0x1D
 """Ctrl-]"""
 
+OLD_PERMIT: Final = dt.timedelta(seconds=1)
+"""Age from which a permit is not relied on, though nobody said that anything changed:
+what another process changes may be announced late or not at all."""
+
 WARNING_MINUTES: Final = (15, 5, 1)
 
 PAPER_SECONDS: Final = 2.0
@@ -135,6 +139,7 @@ class LiveSession:
         self._next_number = 1
         self._opening: list[ChannelRequest] = []
         self._asset_refusals = 0
+        self._checked: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._ends_at = 0.0
         # Why the session's end has begun; None while it has not.
@@ -205,10 +210,13 @@ class LiveSession:
         self._upstream.on_lost(self._asset_lost)
         self._upstream.connection.on_refused_channel = self._asset_refused
         self.recorder.on_failure(self._recording_failed)
-        changed_at = self._core.changed_at
-        if changed_at is None or changed_at >= self.permit.issued_at:
+        changed_at, issued_at = self._core.changed_at, self.permit.issued_at
+        is_old = now - issued_at >= OLD_PERMIT
+        if is_old or changed_at is None or changed_at >= issued_at:
             # The decision may have changed while the asset was being reached.
-            self._core.tasks.spawn(self._check(), f"check {self.short_id}")
+            self._checked = self._core.tasks.spawn(
+                self._check(), f"check {self.short_id}"
+            )
 
     async def _check(self) -> None:
         await self._core.check_now()
@@ -330,6 +338,8 @@ class LiveSession:
         except DatabaseError as error:
             logger.exception("channel %d of %s cannot open", number, self.short_id)
             raise ChannelRefusedError(DATABASE_AWAY) from error
+        if self._checked is not None:
+            await asyncio.wait({self._checked})
         relay = self._make_relay(number, request, front)
         if not self.is_active():
             relay.abandon()

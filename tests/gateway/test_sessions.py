@@ -16,6 +16,7 @@ from apps.access import authorization
 from apps.access import operations as access
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
+from apps.gateway import opening
 from apps.recordings import operations as recordings
 from apps.recordings.frames import EventKind, decode_open, decode_resize
 from apps.recordings.models import Recording
@@ -90,6 +91,46 @@ async def test_a_command_runs_and_its_parts_come_back(client):
         (2, "exec", "exit 7", 7, ""),
         (3, "exec", "signal TERM", None, "TERM"),
     ]
+
+
+async def test_nothing_runs_before_what_changed_while_the_asset_was_reached_is_known(
+    client, monkeypatch
+):
+    """R19: the first channel waits for a decision that is newer than the asset's
+    answer."""
+    grant = await client.ask(client.here.grant)
+    watchdog, go = client.service._watchdog, asyncio.Event()
+    dialled, answers = asyncio.Event(), asyncio.Event()
+    look, connect = watchdog.check, opening.connect
+
+    async def slow_look():
+        await go.wait()
+        await look()
+
+    async def slow_connect(*args, **options):
+        dialled.set()
+        await answers.wait()
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(watchdog, "check", slow_look)
+    monkeypatch.setattr(opening, "connect", slow_connect)
+    connection = await client.connect()
+    running = asyncio.create_task(connection.run("stdout x"))
+    await dialled.wait()
+    await client.ask(
+        access.revoke_grant,
+        grant_id=grant.pk,
+        by=client.here.plant.approver,
+        reason="shift ends",
+        now=factories.clock(),
+    )
+    answers.set()
+    await until(lambda: client.ask(Channel.objects.exists))
+    go.set()
+    with pytest.raises((asyncssh.Error, OSError)):
+        await running
+    assert (await ended_session(client)).end_reason == "revoked"
+    assert client.here.target.sessions == 0
 
 
 async def test_stock_openssh_sees_the_output_and_the_exit_status(client, ssh_binary):

@@ -14,7 +14,7 @@ from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
 from apps.access.policy import decide_connection, decide_freshness
 from apps.accounts.models import User
-from apps.accounts.queries import has_usable_key
+from apps.accounts.queries import sign_in_stands
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
@@ -30,6 +30,19 @@ NO_ACCESS_MESSAGE = (
 )
 
 
+_VOID = Denied(
+    DenialCode.FULL_SIGN_IN_NEEDED, "Your sign-in no longer counts: connect again."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierSignIn:
+    """The sign-in of the outer connection of a jump: by which key, and when."""
+
+    key_id: uuid.UUID
+    at: dt.datetime
+
+
 @transaction.atomic
 def authorize_connection(
     *,
@@ -40,6 +53,7 @@ def authorize_connection(
     door: str,
     now: dt.datetime,
     grace_age: dt.timedelta | None = None,
+    earlier: EarlierSignIn | None = None,
 ) -> ConnectionPermit | Denied:
     """Decide whether `user` may connect now, and to exactly what.
 
@@ -47,13 +61,16 @@ def authorize_connection(
     decision is written down, allowed ones too. A denial says the same outside
     (`NO_ACCESS_MESSAGE`), whether the asset is unknown or only not theirs. `grace_age`
     is how old the full sign-in was when the key alone signed in; None when this
-    sign-in was a full one.
+    sign-in was a full one. `earlier` is given for a jump, and must still stand.
     """
     person = User.objects.get(pk=user.pk)
     asset = asset_by_name(asset_name)
-    if asset is None:
+    void = earlier is not None and not sign_in_stands(
+        person, earlier.key_id, at=earlier.at
+    )
+    if asset is None or void:
         return _denied(
-            Denied(DenialCode.UNKNOWN_ASSET),
+            _VOID if void else Denied(DenialCode.UNKNOWN_ASSET),
             person=person,
             asset=None,
             asset_name=asset_name,
@@ -97,15 +114,15 @@ class JumpDestination:
 def find_jump_destination(
     *,
     user: User,
-    key_id: uuid.UUID,
+    earlier: EarlierSignIn,
     name: str,
     source_address: str,
     now: dt.datetime,
 ) -> JumpDestination | Denied:
     """Return the asset `name` or `name.site` when `user` holds or held a grant there.
 
-    Every other name is answered alike, whether there is such an asset or not. The key
-    that was signed in with must still be the person's.
+    Every other name is answered alike, whether there is such an asset or not. The
+    sign-in must still stand; when it does not, the name does not matter.
     """
     person = User.objects.get(pk=user.pk)
     label, dot, site = name.lower().removesuffix(".").partition(".")
@@ -113,16 +130,16 @@ def find_jump_destination(
     if asset is not None and dot and asset.zone.site.slug.lower() != site:
         asset = None
     denial = None
-    if asset is None:
+    if not sign_in_stands(person, earlier.key_id, at=earlier.at):
+        denial = _VOID
+    elif asset is None:
         denial = Denied(DenialCode.UNKNOWN_ASSET)
-    elif not (
-        has_usable_key(person, key_id)
-        and Grant.objects.filter(person=person, asset=asset).exists()
-    ):
+    elif not Grant.objects.filter(person=person, asset=asset).exists():
         denial = Denied(DenialCode.NO_GRANT)
     if asset is None or denial is not None:
+        # A denial is falsy, so that `or` would lose it.
         return _denied(
-            denial or Denied(DenialCode.UNKNOWN_ASSET),
+            denial if denial is not None else Denied(DenialCode.UNKNOWN_ASSET),
             person=person,
             asset=asset,
             asset_name=asset.name if asset else name[:200],

@@ -49,9 +49,16 @@ def usable_key(*, handle: str, fingerprint: str) -> SshPublicKey | None:
     )
 
 
-def has_usable_key(user: User, key_id: uuid.UUID) -> bool:
-    """Say whether this key may still be signed in with, as `user`."""
-    return SshPublicKey.objects.usable().filter(pk=key_id, user=user).exists()
+def sign_in_stands(user: User, key_id: uuid.UUID, *, at: dt.datetime) -> bool:
+    """Say whether a sign-in as `user` by this key, made `at`, is still worth something.
+
+    Not when the key may no longer be signed in with, nor after what ends graces: it
+    asks for every factor again.
+    """
+    void = user.graces_void_before
+    return (void is None or at > void) and SshPublicKey.objects.usable().filter(
+        pk=key_id, user=user
+    ).exists()
 
 
 def keys_of(user: User) -> QuerySet[SshPublicKey]:

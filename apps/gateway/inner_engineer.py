@@ -84,6 +84,7 @@ class InnerEngineer(Engineer):
             door=DOOR,
             now=timezone.now(),
             grace_age=self._person.age(),
+            earlier=self._person.facts,
         )
 
 

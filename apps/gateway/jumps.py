@@ -20,7 +20,7 @@ from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_S
 from django.utils import timezone
 
 from apps.access import authorization
-from apps.access.authorization import JumpDestination
+from apps.access.authorization import EarlierSignIn, JumpDestination
 from apps.access.denials import Denied
 from apps.gateway.authentication import KeyOwner
 from apps.gateway.blocking import Blocking
@@ -68,11 +68,21 @@ class OuterSide(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """Who signed in outside, when on the loop's clock, and by a grace of which age."""
+    """Who signed in outside, when on the loop's clock, and by a grace of which age.
+
+    `proved_at` is when the code or the grace was looked at: a signal since then that
+    ends graces ends what this sign-in is worth.
+    """
 
     owner: KeyOwner
     at: float
     grace_age: dt.timedelta | None
+    proved_at: dt.datetime
+
+    @property
+    def facts(self) -> EarlierSignIn:
+        """Return what a decision has to know of it."""
+        return EarlierSignIn(key_id=self.owner.key_id, at=self.proved_at)
 
     def age(self) -> dt.timedelta | None:
         """Return how old the full sign-in is now; None: as good as just now.
@@ -185,8 +195,8 @@ class Jumps:
         found = await self._host.blocking.run(
             authorization.find_jump_destination,
             user=self._person.owner.user,
-            key_id=self._person.owner.key_id,
-            name=asked.host[:256].decode("ascii", "replace"),
+            earlier=self._person.facts,
+            name=_name_of(asked),
             source_address=self._outer.source_address,
             now=timezone.now(),
         )
@@ -198,3 +208,9 @@ class Jumps:
                 "are forwards of a session"
             )
         return found
+
+
+def _name_of(asked: AskedForward) -> str:
+    """Return the name asked for, as it may be looked up and written down."""
+    name = asked.host[:256].decode("ascii", "replace")
+    return "".join(one if one.isprintable() else "\ufffd" for one in name)

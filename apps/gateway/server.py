@@ -91,6 +91,7 @@ class DatabaseFactors:
         self._consent_since = consent_since
         self.source_address = ""
         self.code_checked_at: dt.datetime | None = None
+        self.grace_checked_at: dt.datetime | None = None
 
     async def find_key(self, handle: str, fingerprint: str) -> KeyOwner | None:
         """Return the owner when the key is a usable one of the person `handle`."""
@@ -110,12 +111,14 @@ class DatabaseFactors:
         self, owner: KeyOwner, login: ParsedLogin
     ) -> dt.timedelta | None:
         """Sign in by the key alone; return the age of the full sign-in, None if not."""
+        self.grace_checked_at = timezone.now()
         return await self._ask(
             _sign_in_by_grace,
             owner=owner,
             asset_name=login.asset,
             source_address=self.source_address,
             not_before=self._consent_since,
+            now=self.grace_checked_at,
         )
 
     async def _ask(
@@ -151,8 +154,8 @@ def _sign_in_by_grace(
     asset_name: str | None,
     source_address: str,
     not_before: dt.datetime | None,
+    now: dt.datetime,
 ) -> dt.timedelta | None:
-    now = timezone.now()
     return ssh_sign_in.sign_in_by_grace(
         user=owner.user,
         key_id=owner.key_id,
@@ -341,10 +344,15 @@ class Engineer(asyncssh.SSHServer):
             ),
             "note a sign-in",
         )
+        grace_age, factors = self.authentication.grace_age, self._factors
+        proved_at = (
+            factors.code_checked_at if grace_age is None else factors.grace_checked_at
+        )
         outside = SignedIn(
             owner,
             asyncio.get_running_loop().time(),
-            self.authentication.grace_age,
+            grace_age,
+            proved_at or timezone.now(),
         )
         self._jumps = Jumps(host, self, outside, signed_in)
 
@@ -429,7 +437,10 @@ class Engineer(asyncssh.SSHServer):
 
     async def _admit(self) -> FrontSession:
         opening = self._opening
-        line = JUMP_ONLY_LINE if self._jumps is not None else "nobody has signed in"
+        line = "nobody has signed in"
+        if self._jumps is not None:
+            line = JUMP_ONLY_LINE
+            self.refused("session", line)
         if opening is not None:
             try:
                 return FrontSession(self, await asyncio.shield(opening))

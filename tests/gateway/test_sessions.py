@@ -16,7 +16,7 @@ from apps.access import authorization
 from apps.access import operations as access
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
-from apps.gateway import opening
+from apps.gateway import opening, upstream
 from apps.recordings import operations as recordings
 from apps.recordings.frames import EventKind, decode_open, decode_resize
 from apps.recordings.models import Recording
@@ -101,7 +101,7 @@ async def test_nothing_runs_before_what_changed_while_the_asset_was_reached_is_k
     grant = await client.ask(client.here.grant)
     watchdog, go = client.service._watchdog, asyncio.Event()
     dialled, answers = asyncio.Event(), asyncio.Event()
-    look, connect = watchdog.check, opening.connect
+    look, connect = watchdog.check, upstream.connect
 
     async def slow_look():
         await go.wait()

@@ -28,6 +28,7 @@ from asyncssh.packet import SSHPacket, String
 
 from apps.gateway.algorithms import STRICT_KEX_CLIENT, ciphers_for
 from apps.gateway.authentication import Authentication, Stage
+from apps.gateway.channel_kinds import FORWARD_TYPE, OPENABLE_TYPES
 from apps.gateway.fastpath import ServerChannel, ServerConnection
 from apps.gateway.fastpath_forward import ForwardChannel
 from apps.gateway.forwarding import AskedForward
@@ -297,15 +298,14 @@ class EngineerConnection(ServerConnection):
         """Leave `session` to asyncssh, open `direct-tcpip`, and refuse the others."""
         peek = SSHPacket(packet.get_full_payload())
         peek.get_byte()
-        kind = peek.get_string()
-        if kind == b"session":
-            self._process_channel_open(pkttype, pktid, packet)
-            return
-        if kind == b"direct-tcpip":
-            self._process_forward_open(peek)
+        name = peek.get_string().decode("ascii", "backslashreplace")[:60]
+        if name in OPENABLE_TYPES:
+            if name == FORWARD_TYPE:
+                self._process_forward_open(peek)
+            else:
+                self._process_channel_open(pkttype, pktid, packet)
             return
         sender = peek.get_uint32()
-        name = kind.decode("ascii", "backslashreplace")[:60]
         reason = f"{name} channels are not allowed here"
         self.send_channel_open_failure(
             sender, OPEN_ADMINISTRATIVELY_PROHIBITED, PREFIX + reason, ""

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 import asyncssh
 
 from apps.gateway.asset_channel import Terminal
+from apps.gateway.channel_kinds import SUBSYSTEMS
 from apps.gateway.engineer_connection import PREFIX, EngineerChannel
 from apps.gateway.live import LiveSession
 from apps.gateway.relay import ChannelRequest, Relay
@@ -67,8 +68,8 @@ class FrontSession(asyncssh.SSHServerSession[bytes]):
 
     def subsystem_requested(self, subsystem: str) -> bool:
         """Start SFTP; no other subsystem can be controlled."""
-        if subsystem == "sftp":
-            return self._start("sftp", None)
+        if subsystem in SUBSYSTEMS:
+            return self._start(subsystem, None)
         name = subsystem[:60] if subsystem.isprintable() else "unknown"
         self._engineer.spawn(
             self._refuse(f"subsystem {name}", f"{name} is not available here"),

@@ -25,6 +25,7 @@ from django.utils import timezone
 from apps.access.permits import ConnectionPermit
 from apps.audit.operations import Party
 from apps.gateway.blocking import Blocking
+from apps.gateway.channel_kinds import is_granted
 from apps.gateway.desk import SessionDesk, spoken
 from apps.gateway.device_sign_in import SIGN_IN_SECONDS, SignInRefusedError
 from apps.gateway.exec_relay import ExecRelay
@@ -289,8 +290,7 @@ class LiveSession:
             raise ChannelRefusedError(f"the session is {self.state.value}")
         if self.desk.is_locked:
             raise ChannelRefusedError("the session is locked")
-        transfer = request.kind == "sftp" and self.permit.may_transfer
-        if not transfer and request.service not in self.permit.services:
+        if not is_granted(request.kind, request.service, self.permit):
             raise ChannelRefusedError(
                 f"the grant does not include {request.service_text}"
             )

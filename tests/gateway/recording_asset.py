@@ -76,7 +76,7 @@ class _Channel(asyncssh.SSHServerSession[bytes]):
         self._target.ended += 1
 
 
-class _Forward(_Channel, asyncssh.SSHTCPSession[bytes]):  # type: ignore[misc]
+class _Forward(_Channel, asyncssh.SSHTCPSession[bytes]):
     """The same for a forward, which goes nowhere from here."""
 
 

@@ -283,6 +283,7 @@ def _permit(
         sign_in=account.sign_in,
         grant_id=grant.pk,
         services=frozenset(grant.services) & path.conduit_services,
+        omits_forward_bytes=path.omits_forward_bytes,
         deadline=grant.ends_at,
         end_mode=asset.on_expiry,
         grace_seconds=asset.grace_seconds,

@@ -37,6 +37,8 @@ class ConnectionPermit:
     sign_in: str
     grant_id: uuid.UUID
     services: frozenset[str]
+    # The bytes of forwards are counted only, not recorded.
+    omits_forward_bytes: bool
     deadline: dt.datetime
     end_mode: str
     grace_seconds: int

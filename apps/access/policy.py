@@ -33,6 +33,7 @@ class PathFacts:
     conduit: str | None
     conduit_services: frozenset[str]
     host_key_pinned: bool
+    omits_forward_bytes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

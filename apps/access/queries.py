@@ -60,6 +60,7 @@ def path_facts(asset: Asset) -> PathFacts:
         conduit=conduit.name if conduit else None,
         conduit_services=frozenset(conduit.services if conduit else ()),
         host_key_pinned=bool(pinned_host_keys(asset.pk)),
+        omits_forward_bytes=conduit is not None and conduit.omits_forward_bytes,
     )
 
 

@@ -100,6 +100,7 @@ async def _open(
     request = ForwardRequest(
         destination=destination_of(asked, allow_local=session.allows_local),
         origin=asked.origin,
+        captured=not session.permit.omits_forward_bytes,
     )
     # A stream has no status to report, which the relay of a forward never does.
     front = cast(FrontChannel, channel)

@@ -208,6 +208,10 @@ class Conduit(models.Model):
     to_zone = models.ForeignKey(Zone, models.PROTECT, related_name="conduits_in")
     # Sorted list of what `services.check_services` takes.
     services = models.JSONField(default=list)
+    # For what is too large to keep: where, when and how much is recorded always.
+    omits_forward_bytes = models.BooleanField(
+        "what forwards carry is not recorded", default=False
+    )
 
     class Meta:
         ordering = ["name"]

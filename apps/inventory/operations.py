@@ -201,12 +201,17 @@ def add_conduit(
     from_zone: Zone,
     to_zone: Zone,
     services: Iterable[str],
+    omits_forward_bytes: bool = False,
     by: Party,
     now: dt.datetime,
 ) -> Conduit:
     """Join two zones. Raises: InventoryRefusedError."""
     conduit = Conduit(
-        name=name, from_zone=from_zone, to_zone=to_zone, services=_services(services)
+        name=name,
+        from_zone=from_zone,
+        to_zone=to_zone,
+        services=_services(services),
+        omits_forward_bytes=omits_forward_bytes,
     )
     _save(conduit, new=True)
     audit.record(
@@ -218,6 +223,7 @@ def add_conduit(
             "from": from_zone.name,
             "to": to_zone.name,
             "services": conduit.services,
+            "omits_forward_bytes": omits_forward_bytes,
         },
     )
     return conduit
@@ -225,19 +231,33 @@ def add_conduit(
 
 @transaction.atomic
 def change_conduit(
-    *, conduit_id: uuid.UUID, services: Iterable[str], by: Party, now: dt.datetime
+    *,
+    conduit_id: uuid.UUID,
+    services: Iterable[str],
+    omits_forward_bytes: bool = False,
+    by: Party,
+    now: dt.datetime,
 ) -> Conduit:
-    """Change what may cross a conduit. Raises: InventoryRefusedError."""
+    """Change what may cross a conduit. Raises: InventoryRefusedError.
+
+    With `omits_forward_bytes` the bytes of forwards are counted and not recorded, in
+    sessions that begin from now on.
+    """
     conduit = Conduit.objects.select_for_update().get(pk=conduit_id)
     before = conduit.services
     conduit.services = _services(services)
+    conduit.omits_forward_bytes = omits_forward_bytes
     _save(conduit, new=False)
     audit.record(
         Kind.CONDUIT_CHANGED,
         now=now,
         actor=by,
         subject=conduit.party,
-        data={"services_before": before, "services": conduit.services},
+        data={
+            "services_before": before,
+            "services": conduit.services,
+            "omits_forward_bytes": omits_forward_bytes,
+        },
     )
     return conduit
 

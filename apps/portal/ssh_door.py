@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from apps.inventory.services import SFTP_SERVICES, Service
+from apps.inventory.services import SFTP_SERVICES, ForwardDestination, Service
 from apps.sessions.queries import running_gateways
 
 
@@ -40,6 +40,25 @@ class SshDoor:
         if Service.SFTP_DOWN in given:
             lines.append(f"scp {port}{who}@{self.host}:FILE .")
         return tuple(lines)
+
+    def jump_command(self, person: str, asset: str, account: str) -> str:
+        """Return the line that connects through a jump, `ssh -J`."""
+        return f"ssh -J {self.jump_host(person)} {account}@{asset}"
+
+    def jump_host(self, person: str) -> str:
+        """Return the gateway as `ssh -J` and ProxyJump take it."""
+        port = "" if self.port == 22 else f":{self.port}"
+        return f"{person}@{self.host}{port}"
+
+    def forward_command(self, connect: str, destination: ForwardDestination) -> str:
+        """Return the line that forwards a local port to `destination`.
+
+        `connect` is what `command` returns. Ports below 1024 need root on most hosts.
+        """
+        port = destination.port
+        local = port if port >= 1024 else port + 10_000
+        options = f"ssh -N -L {local}:{destination} "
+        return options + connect.removeprefix("ssh ")
 
     @property
     def known_hosts_name(self) -> str:

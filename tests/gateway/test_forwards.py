@@ -16,6 +16,8 @@ from apps.gateway.forward_relay import FORWARD_LIMIT, FORWARD_WINDOW
 from apps.gateway.forwarding import addresses_of
 from apps.gateway.server import REFUSALS
 from apps.gateway.session_context import ChannelRefusedError
+from apps.inventory import operations as inventory
+from apps.inventory.models import Conduit
 from apps.inventory.services import ForwardDestination
 from apps.recordings.frames import EventKind, decode_close, decode_open
 from apps.sessions.models import Channel
@@ -94,6 +96,37 @@ async def test_a_forward_carries_both_directions_and_is_recorded(client, ssh_bin
     assert joined(events, EventKind.FORWARD_INPUT) == sent
     assert joined(events, EventKind.FORWARD_OUTPUT) == sent
     assert {event.channel for event in events} == {row.number}
+
+
+async def test_what_is_too_large_to_keep_is_counted_only(client):
+    """The switch of a conduit: opening, end and number of bytes are recorded always."""
+
+    def omit(there):
+        grant_forwards(client.here, there.service)
+        conduit = Conduit.objects.get(pk=client.here.plant.conduit.pk)
+        inventory.change_conduit(
+            conduit_id=conduit.pk,
+            services=conduit.services,
+            omits_forward_bytes=True,
+            by=factories.SET_UP,
+            now=factories.clock(),
+        )
+
+    async with destination(echo) as there:
+        await client.ask(omit, there)
+        connection = await client.connect()
+        reader, writer = await connection.open_connection(
+            HOST, there.port, encoding=None
+        )
+        writer.write(b"large")
+        assert await reader.readexactly(5) == b"large"
+        writer.close()
+        [row] = await closed_channels(client)
+        connection.close()
+    assert (row.bytes_in, row.bytes_out) == (5, 5)
+    events = await client.ask(recorded, await ended_session(client))
+    assert [event.kind for event in events] == [EventKind.OPEN, EventKind.CLOSE]
+    assert decode_close(events[-1].data).bytes_in == 5
 
 
 async def test_a_session_without_any_shell_lives_until_its_deadline(client, ssh_binary):

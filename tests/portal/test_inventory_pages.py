@@ -306,6 +306,14 @@ def test_a_conduit_names_the_destinations_of_forwards(
     shown = administrator.get(where).content.decode()
     assert "10.20.4.17:44818\nplc-7:502</textarea>" in shown
 
+    assert not conduit.omits_forward_bytes
+    given["omits_forward_bytes"] = "on"
+    assert administrator.post(where, given).status_code == 302
+    conduit.refresh_from_db()
+    assert conduit.omits_forward_bytes
+    shown = administrator.get("/zones/").content.decode()
+    assert "what forwards carry is not recorded" in shown
+
     for wrong, why in [
         ("plc-7", "write host:port"),
         ("[::]:502", "unspecified"),
@@ -358,7 +366,13 @@ def test_the_gateway_page_tells_what_to_trust(here: factories.Plant) -> None:
     now = factories.clock()
     key = vault.service_key(ServiceKeyPurpose.GATEWAY_HOST, now=now)
     authority = vault.make_authority(site=here.site, by=factories.SET_UP, now=now)
+    vault.service_key(ServiceKeyPurpose.JUMP_AUTHORITY, now=now)
     shown = sign_in(here.engineer).client.get("/gateway/").content.decode()
+    slug, name = here.site.slug, here.asset.name
+    assert "@cert-authority " in shown
+    assert f"*.{slug}" in shown
+    assert name in shown
+    assert f"ProxyJump {here.engineer.username}@127.0.0.1:2222" in shown
     assert f"[127.0.0.1]:2222 {key.public_line}".replace("+", "&#43;") in shown.replace(
         "+", "&#43;"
     )

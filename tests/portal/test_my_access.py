@@ -69,6 +69,25 @@ def test_the_command_names_the_account_when_there_are_two(
     assert f"{name}@viewer@{here.asset.name}@" in shown
 
 
+def test_forwards_and_the_jump_show_their_commands(here: factories.Plant) -> None:
+    plant_work.gateway()
+    inventory.change_conduit(
+        conduit_id=here.conduit.pk,
+        services=["shell", "forward:10.20.4.17:502", "forward:[fd00::17]:8443"],
+        by=factories.SET_UP,
+        now=factories.clock(),
+    )
+    factories.grant(
+        here, services=["shell", "forward:10.20.4.17:502", "forward:[fd00::17]:8443"]
+    )
+    shown = page(sign_in(here.engineer).client)
+    me, asset = here.engineer.username, here.asset.name
+    assert f"ssh -N -L 10502:10.20.4.17:502 -p 2222 {me}@{asset}@" in shown
+    assert f"ssh -N -L 8443:[fd00::17]:8443 -p 2222 {me}@{asset}@" in shown
+    assert f"ssh -J {me}@" in shown
+    assert f":2222 {here.account.name}@{asset}" in shown
+
+
 def test_live_sessions_are_counted(here: factories.Plant) -> None:
     node, grant = plant_work.gateway(), factories.grant(here)
     plant_work.live_session(grant, node)

@@ -331,6 +331,12 @@ class CarriesForm(forms.Form):
         help_text="Where `ssh -L` may lead from the assets there: host:port, one a "
         "line, such as 10.20.4.17:502.",
     )
+    omits_forward_bytes = forms.BooleanField(
+        label="Do not record what forwards carry",
+        required=False,
+        help_text="For what is too large to keep. Where a forward leads, when, and how "
+        "many bytes it carries is recorded always.",
+    )
 
     def clean(self) -> dict[str, object]:
         """Join both, and ask for at least one of them."""
@@ -348,7 +354,14 @@ class CarriesForm(forms.Form):
 class ConduitForm(CarriesForm):
     """A conduit between two zones of one site, and what it carries."""
 
-    field_order = ["name", "from_zone", "to_zone", "services", "forwards"]
+    field_order = [
+        "name",
+        "from_zone",
+        "to_zone",
+        "services",
+        "forwards",
+        "omits_forward_bytes",
+    ]
     name = forms.CharField(max_length=40, help_text="Such as C-14.")
     from_zone = ZoneChoiceField(
         queryset=Zone.objects.none(), label="From", empty_label="Choose"
@@ -379,7 +392,13 @@ class ConduitServicesForm(CarriesForm):
         """Return the form filled with what `conduit` carries."""
         forwards = [one for one in conduit.services if one.startswith(FORWARD_PREFIX)]
         words = [one for one in conduit.services if one not in forwards]
-        return cls(initial={"services": words, "forwards": forwards})
+        return cls(
+            initial={
+                "services": words,
+                "forwards": forwards,
+                "omits_forward_bytes": conduit.omits_forward_bytes,
+            }
+        )
 
 
 class AssetFilterForm(forms.Form):

@@ -8,10 +8,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
+from apps.accounts.models import User
 from apps.inventory.models import Site
-from apps.inventory.queries import sites_visible_to
+from apps.inventory.queries import assets_visible_to, sites_visible_to
 from apps.portal.roles import only_for, signed_in
-from apps.portal.ssh_door import ssh_door
+from apps.portal.ssh_door import SshDoor, ssh_door
 from apps.sessions.queries import running_gateways
 from apps.vault import operations as vault
 from apps.vault.models import ServiceKey, ServiceKeyPurpose
@@ -35,10 +36,29 @@ def gateway_info(request: HttpRequest) -> HttpResponse:
             "host_key": key,
             "next_key": vault.next_host_key(),
             "known_hosts": f"{door.known_hosts_name} {key.public_line}" if key else "",
+            **_jump_context(person, door),
             "gateways": running_gateways(),
             "sites": [(site, authority_of(site)) for site in sites_visible_to(person)],
         },
     )
+
+
+def _jump_context(person: User, door: SshDoor) -> dict[str, str]:
+    """Return the lines that `ssh -J` needs: for known_hosts and for ssh_config."""
+    authority = ServiceKey.objects.filter(
+        purpose=ServiceKeyPurpose.JUMP_AUTHORITY, retired_at=None
+    ).first()
+    names = list(assets_visible_to(person).values_list("name", flat=True))
+    names += [f"*.{site.slug.lower()}" for site in sites_visible_to(person)]
+    if authority is None or not names:
+        return {"jump_line": "", "jump_config": "", "jump_host": ""}
+    return {
+        "jump_host": door.jump_host(person.username),
+        "jump_line": f"@cert-authority {','.join(names)} {authority.public_line}",
+        "jump_config": (
+            f"Host {' '.join(names)}\n    ProxyJump {door.jump_host(person.username)}"
+        ),
+    }
 
 
 @require_POST

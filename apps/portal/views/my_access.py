@@ -17,6 +17,7 @@ from apps.access.models import AccessRequest, Grant, GrantExtension
 from apps.accounts.models import User
 from apps.accounts.queries import graces_of
 from apps.inventory.models import EndMode
+from apps.inventory.services import forwards_of
 from apps.portal.roles import signed_in
 from apps.portal.ssh_door import ssh_door
 from apps.portal.templatetags.sluice import duration
@@ -40,6 +41,9 @@ class ActiveGrant:
     grant: Grant
     command: str
     file_commands: tuple[str, ...]
+    jump_command: str
+    # Destination and command of each forward.
+    forwards: list[tuple[str, str]]
     live_sessions: int
     note: str
     extension: GrantExtension | None
@@ -105,13 +109,21 @@ def _active(person: User, grants: list[Grant]) -> list[ActiveGrant]:
         grace = duration(dt.timedelta(seconds=grant.asset.grace_seconds))
         minutes = duration(grant.ends_at - grant.starts_at)
         then = _AT_THE_END[EndMode(grant.asset.on_expiry)].format(grace=grace)
+        command = door.command(person.username, grant.asset.name, account)
         found.append(
             ActiveGrant(
                 grant=grant,
-                command=door.command(person.username, grant.asset.name, account),
                 file_commands=door.file_commands(
                     person.username, grant.asset.name, account, grant.services
                 ),
+                command=command,
+                jump_command=door.jump_command(
+                    person.username, grant.asset.name, grant.account.name
+                ),
+                forwards=[
+                    (str(there), door.forward_command(command, there))
+                    for there in sorted(forwards_of(grant.services))
+                ],
                 live_sessions=sum(s.is_live for s in grant.sessions.all()),
                 extension=next(iter(grant.extensions.all()), None),
                 note=f"of {minutes}, ends {grant.ends_at:%H:%M} UTC, {then}",

@@ -127,6 +127,7 @@ def change_conduit(request: HttpRequest, conduit_id: uuid.UUID) -> HttpResponse:
             inventory.change_conduit(
                 conduit_id=conduit.pk,
                 services=form.cleaned_data["services"],
+                omits_forward_bytes=form.cleaned_data["omits_forward_bytes"],
                 by=signed_in(request).party,
                 now=timezone.now(),
             )

@@ -22,8 +22,8 @@ from tests.servers import postgresql, redis
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
-MOST_GROWTH = 48 << 20
-"""Above an idle gateway's memory; 18 MB were seen for both directions together."""
+MOST_GROWTH = 24 << 20
+"""Above an idle gateway; 4 MB were seen for both directions together."""
 
 WATCHED_SECONDS = 6.0
 

@@ -196,8 +196,9 @@ async def test_r20_nothing_is_left_of_sessions_that_were_killed(here, many, tmp_
         assert after[1] <= before[1] + pools
         # Each of those threads may hold a database open: the file, its log, its index.
         assert after[2] <= before[2] + 3 * pools
-        # The interpreter's own fluctuation is larger for few sessions.
-        assert len(kinds) < 500 or grown < 20_000
+        # Client, target and database are in this process as well: this bound shows what
+        # is kept by the megabyte, not by the object.
+        assert len(kinds) < 500 or grown < 200_000
 
 
 async def sign_in_fully(client):

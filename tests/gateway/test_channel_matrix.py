@@ -22,6 +22,7 @@ from apps.inventory import operations as inventory
 from apps.inventory.models import HostKey
 from apps.inventory.services import Service
 from apps.sessions import operations as sessions
+from apps.sessions.lifecycle import EndReason
 from apps.sessions.models import Channel
 from tests import factories
 from tests.gateway.conftest import until
@@ -248,7 +249,7 @@ async def test_active_is_the_only_state_that_lets_one_open(client, kind, state):
     if state == "frozen":
         live.hold("held for the test")
     else:
-        live._drain("the time is up", 60)
+        live._drain(EndReason.EXPIRED, "the time is up", 60)
 
     async def the_same(*_):
         return connection

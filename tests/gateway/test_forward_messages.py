@@ -85,7 +85,7 @@ async def test_r37_odd_messages_are_refused_one_by_one(client):
     """Nothing of them reaches the asset, and the connection goes on."""
     await client.ask(grant_forwards, client.here, "exec", "forward:192.0.2.17:502")
     connection = await client.connect()
-    await connection.run("begin")
+    await connection.create_process("begin")
     before = list(client.here.target.asked)
     hosts = [b"", b"\xff\xfe", b"a" * 5000, b"x\x00y", b"%s%n", b"192.0.2.17 ", b"*"]
     messages = [
@@ -106,7 +106,8 @@ async def test_r37_odd_messages_are_refused_one_by_one(client):
     assert await refused_kinds(client, len(messages)) == ["direct-tcpip"] * len(
         messages
     )
-    assert (await connection.run("still here")).exit_status is None
+    await connection.create_process("still here")
+    assert client.here.target.asked == [*before, "exec still here"]
 
 
 @pytest.mark.parametrize(

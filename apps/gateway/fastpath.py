@@ -91,6 +91,10 @@ INPUT_LIMIT: Final = 1 << 20
 DEFERRED_LIMIT: Final = 4096
 """Packets that may wait for the end of a key exchange."""
 
+PACKETS_A_TURN: Final = 512
+"""Packets of one channel sealed in one go: 16 MB of the largest, a millisecond or two
+of the smallest."""
+
 KEX_SECONDS: Final = 60.0
 """Longest key exchange after the first; that one is under the login timeout."""
 
@@ -531,6 +535,7 @@ class _ChannelBase(SSHChannel[bytes]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._uncredited = 0
+        self._goes_on_later = False
         self.torn = False
         """True when the channel went because its whole connection did."""
         super().__init__(*args, **kwargs)
@@ -639,11 +644,17 @@ class _ChannelBase(SSHChannel[bytes]):
         self._send_buf_len += len(data)
 
     def _flush_send_buf(self) -> None:
-        """Send what window and key exchange allow, in as few writes as possible."""
+        """Send what window and key exchange allow, in as few writes as possible.
+
+        A peer that takes a byte a packet gets some packets a turn: others wait, too."""
         connection = self._connection()
         if connection is None:
             return
+        turn = self._send_pktsize * PACKETS_A_TURN
         while self._send_buf and self._send_window and connection._kex_complete:
+            if turn <= 0:
+                self._go_on_later()
+                return
             data, datatype = self._send_buf[0]
             sent = self._send_some(connection, memoryview(data), datatype)
             if sent == len(data):
@@ -653,6 +664,7 @@ class _ChannelBase(SSHChannel[bytes]):
                 self._send_buf[0] = (rest, datatype)
             self._send_buf_len -= sent
             self._send_window -= sent
+            turn -= sent
         self._pause_resume_writing()
         if not self._send_buf:
             if self._send_state == "eof_pending":
@@ -661,11 +673,21 @@ class _ChannelBase(SSHChannel[bytes]):
             elif self._send_state == "close_pending":
                 self._close_send()
 
+    def _go_on_later(self) -> None:
+        if not self._goes_on_later:
+            self._goes_on_later = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on_later = False
+        self._flush_send_buf()
+
     def _send_some(
         self, connection: _ConnectionBase, data: memoryview, datatype: int | None
     ) -> int:
         """Send a head of `data`; return its length (> 0)."""
-        allowed = min(len(data), self._send_window)
+        turn = self._send_pktsize * PACKETS_A_TURN
+        allowed = min(len(data), self._send_window, turn)
         cipher = connection.send_cipher_for_data() if datatype is None else None
         if cipher is not None and self._send_chan is not None:
             return connection.send_many(

@@ -188,6 +188,11 @@ class Bookkeeping:
             and request.attributes.size is not None
         ):
             file.upload.cut_to(request.attributes.size)
+        elif request.type == FrameType.SETSTAT and request.attributes.size is not None:
+            # By its name a file is reached that is being written, too.
+            for other in self._handles.values():
+                if other.path == request.path and other.upload is not None:
+                    other.upload.cut_to(request.attributes.size)
 
     def denied(self, request: Request, denial: Denial) -> None:
         """Write a denied request into the manifest; reads and writes are in their
@@ -359,11 +364,12 @@ class Bookkeeping:
             self._own.pop(request.path, None)
             self._remember_own(request.second_path or request.path)
         if pending.own and action is FileAction.CHANGE:
-            upload = pending.file.upload if pending.file is not None else None
-            resized = request.attributes.flags & AttributeFlag.SIZE
-            if not done and resized and upload is not None:
-                upload.fail(_reason(status))
-            return
+            resized = bool(request.attributes.flags & AttributeFlag.SIZE)
+            if pending.file is not None or not resized:
+                upload = pending.file.upload if pending.file is not None else None
+                if not done and resized and upload is not None:
+                    upload.fail(_reason(status))
+                return
         self._note(
             request,
             action,

@@ -456,3 +456,44 @@ async def test_an_adjustment_opens_the_window_by_that_much():
         async with asyncio.timeout(5):
             while pair.owner.session.chan._send_window != before + 77:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+async def test_r20_a_peer_that_takes_a_byte_a_packet_leaves_others_their_turn():
+    """Its packets are sealed some at a time, with the loop's other work between."""
+    sent = os.urandom(5000)
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    class OneByteServer(fastpath.ServerConnection):
+        def create_server_channel(self, *args: Any, **kwargs: Any) -> Any:
+            channel: Any = super().create_server_channel(*args, **kwargs)
+            opened = channel.process_open
+
+            def process_open(sender: int, window: int, _size: int, session: Any):
+                opened(sender, window, 1, session)
+
+            channel.process_open = process_open
+            write = channel.write
+
+            def write_and_look(data: bytes, datatype: int | None = None) -> None:
+                before = channel._send_buf_len
+                write(data, datatype)
+                assert channel._send_buf_len - before >= (
+                    len(data) - fastpath.PACKETS_A_TURN
+                )
+
+            channel.write = write_and_look
+            return channel
+
+    other = asyncio.create_task(others())
+    came_back = await echo_round_trip(
+        [sent], server=OneByteServer, client=fastpath.ClientConnection
+    )
+    other.cancel()
+    assert came_back == sent
+    assert turns > len(sent) // fastpath.PACKETS_A_TURN

@@ -549,6 +549,24 @@ def test_what_cannot_be_put_in_order_has_no_checksum():
     assert note.reason == "its parts did not come in order"
 
 
+def test_an_upload_that_is_cut_by_its_path_is_not_called_whole():
+    """The size may be set by name as well as by the handle that writes."""
+    made, notes = agreed()
+    opened(made, OpenFlag.WRITE | OpenFlag.CREAT | OpenFlag.TRUNC)
+    made.client_data(write(1, b"h", 0, b"content"))
+    made.asset_data(status(1, 0))
+    to_nothing = u32(1) + struct.pack(">Q", 0)
+    made.client_data(
+        request(FrameType.SETSTAT, 2, encode_string(b"f"), to_nothing)
+        + encode_handle_request(FrameType.CLOSE, 3, b"h")
+    )
+    made.asset_data(status(2, 0) + status(3, 0))
+    change, upload = notes
+    assert (change.path, change.result) == ("f", FileResult.COMPLETE)
+    assert (upload.result, upload.sha256) == (FileResult.PARTIAL, "")
+    assert "size was set" in upload.reason
+
+
 def test_a_client_that_asks_on_and_on_has_to_wait():
     made, _ = agreed()
     burst = b"".join(

@@ -235,7 +235,10 @@ class _OpenSshChannel(SshChannel):
         self._process.send_signal(signal.SIGWINCH)
 
     def exit_status(self, *, seconds: float = 20) -> int:
-        return self._process.wait(seconds)
+        status = self._process.wait(seconds)
+        # What it wrote last is still being read.
+        self.transcript.wait_for_end(seconds=seconds)
+        return status
 
     def close(self) -> None:
         if self._process.poll() is None:

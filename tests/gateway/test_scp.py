@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.gateway.scp_observer import ScpObserver, TransferRefusedError
+from apps.gateway.scp_observer import LINE_LIMIT, ScpObserver, TransferRefusedError
 from apps.gateway.sftp_policy import SftpPolicy, Usage
 from apps.inventory.file_rules import NO_RULES, FileRules
 from apps.recordings.manifest import FileNote, FileResult
@@ -205,14 +205,29 @@ def test_making_folders_is_a_right_here_as_well():
         made.client_data(b"D0755 0 dir\n")
 
 
-@given(st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=60))))
+def kept_by(made: ScpObserver) -> int:
+    """Count the bytes it remembers until a line is whole."""
+    kept = len(made._client_began) + len(made._asset_began)
+    conversation = made._conversation
+    if conversation is not None:
+        kept += len(conversation._line) + len(conversation._complaint or b"")
+    return kept
+
+
+PIECE = st.tuples(
+    st.booleans(), st.binary(min_size=1, max_size=60), st.sampled_from([1, 1, 500])
+)
+
+
+@given(st.lists(PIECE))
 @settings(deadline=None, max_examples=200)
 def test_any_bytes_end_in_a_refusal_or_in_little_memory(pieces):
     made, _ = observer()
     made.client_data(b"C0644 9 f\n")
     try:
-        for from_client, data in pieces:
-            (made.client_data if from_client else made.asset_data)(data)
+        for from_client, data, times in pieces:
+            (made.client_data if from_client else made.asset_data)(data * times)
+            assert kept_by(made) <= 4 * LINE_LIMIT
     except TransferRefusedError:
         return
     made.end()

@@ -71,6 +71,12 @@ make_environment() { # make_environment DIRECTORY
   pwd -P >"$1/.place"
 }
 
+# The program behind a version manager's shim, which may have ideas of its own about what
+# else to do after an installation.
+real_python() {
+  "$1" -c 'import sys; print(sys.executable)'
+}
+
 has_pip() {
   "$1" -m pip --version >/dev/null 2>&1
 }
@@ -83,13 +89,13 @@ pick_python() {
   if [[ -n ${PYTHON:-} ]]; then
     python_fits "$PYTHON" || die "PYTHON=$PYTHON is not a working Python 3.11 to 3.14"
     "$also" "$PYTHON" || die "PYTHON=$PYTHON has no pip"
-    command -v "$PYTHON"
+    real_python "$PYTHON"
     return
   fi
   for candidate in python3 python3.11 python3.12 python3.13 python3.14 \
     /usr/bin/python3 /usr/local/bin/python3; do
     if python_fits "$candidate" && "$also" "$candidate"; then
-      command -v "$candidate"
+      real_python "$candidate"
       return
     fi
   done

@@ -51,6 +51,9 @@ class ScadaFiles:
         self.host_key = directory / "host_key"
         self.config = directory / "sshd_config"
         self.log = directory / "sshd.log"
+        # A plant's server does not run what the owner of this account has in `.bashrc`,
+        # and a session that is cut leaves nothing half done there.
+        self.home = make_private_directory(directory / "home")
         self.public_line = public_line(
             load_or_create_key(self.host_key, "ssh-ed25519", comment=NAME)
         )
@@ -167,8 +170,15 @@ class OpenSshd:
             return self._files.log.read_text(errors="replace")[-2000:]
         return ""
 
+    def _environment(self) -> dict[str, str]:
+        """Return what sessions have in their environment beside what sshd puts there."""
+        return {"HOME": str(self._files.home)}
+
     def _configuration(self) -> str:
         files = self._files
+        environment = " ".join(
+            f'"{name}={value}"' for name, value in self._environment().items()
+        )
         lines = [
             f"ListenAddress {LOOPBACK}",
             f"Port {self._port}",
@@ -188,6 +198,7 @@ class OpenSshd:
             f"RevokedKeys {_quoted(files.revoked_keys)}",
             "Subsystem sftp internal-sftp",
             "AcceptEnv LANG LC_*",
+            f"SetEnv {environment}",
             "X11Forwarding no",
             "PrintMotd no",
             "PrintLastLog no",

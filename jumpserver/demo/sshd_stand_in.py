@@ -14,6 +14,7 @@ import struct
 import termios
 from collections.abc import Coroutine
 from fcntl import ioctl
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from jumpserver.demo.ssh_target import (
 from jumpserver.demo.sshd import NAME, PRINCIPAL, ScadaFiles, calling_user
 
 BANNER = "scada-01: stand-in, OpenSSH's sshd is not usable on this machine\n"
-PASSED_ON = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER")
+PASSED_ON = ("LANG", "LOGNAME", "PATH", "SHELL", "USER")
 CHUNK = 65536
 END_OF_INPUT = b"\x04"  # Ctrl-D, termios VEOF
 LAST_OUTPUT_SECONDS = 1.0
@@ -93,7 +94,7 @@ class _StandInServer(TrackedServer):
         return True
 
     def session_requested(self) -> TargetProcess:
-        return TargetProcess(serve_shell)
+        return TargetProcess(partial(serve_shell, home=self._files.home))
 
 
 def trusted_authorities(user_ca: Path, principals: Path) -> asyncssh.SSHAuthorizedKeys:
@@ -113,12 +114,13 @@ def trusted_authorities(user_ca: Path, principals: Path) -> asyncssh.SSHAuthoriz
         return asyncssh.SSHAuthorizedKeys()
 
 
-async def serve_shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
+async def serve_shell(process: asyncssh.SSHServerProcess[bytes], *, home: Path) -> None:
     """Run /bin/sh, or one command in it, with a terminal if one was asked for."""
     arguments = ["/bin/sh"]
     if process.command is not None:
         arguments += ["-c", process.command]
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment["HOME"] = str(home)
     environment |= {
         name: value
         for name, value in process.env.items()

@@ -42,12 +42,14 @@ class KeySshd(OpenSshd):
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.keys.write_bytes(self.key.export_public_key())
 
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), "SLUICE_HOME": str(self.home)}
+
     def _configuration(self) -> str:
         text = super()._configuration()
-        text = text.replace(
+        return text.replace(
             "AuthorizedKeysFile none", f"AuthorizedKeysFile {self.keys}"
         ).replace("internal-sftp", f"internal-sftp -d {self.home}")
-        return text + f"SetEnv SLUICE_HOME={self.home}\n"
 
 
 @pytest.fixture

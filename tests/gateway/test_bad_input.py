@@ -288,6 +288,12 @@ async def test_clients_that_vanish_at_once(client, caplog):
         rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         rude.close()
         await asyncio.sleep(0)
+
+    async def all_noticed():
+        # Until then they count against the cap of this address.
+        return not client.service._door.connections
+
+    await until(all_noticed)
     assert await still_serves(client)
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == []
 

@@ -56,6 +56,10 @@ def running(
     host_line = _make_key(directory / "host_key", host_key)
     line = _make_key(directory / "identity", identity)
     (directory / "authorized_keys").write_text(f"{line}\n")
+    # Not what the owner of this account has in `.bashrc`: a shell that is cut in the
+    # middle of that may leave a lock there which holds up every later one.
+    home = directory / "home"
+    home.mkdir(mode=0o700)
     port = process.free_port()
     given = {
         "ListenAddress": LOOPBACK,
@@ -69,6 +73,7 @@ def running(
         "AuthenticationMethods": "publickey",
         "AuthorizedKeysFile": f'"{directory / "authorized_keys"}"',
         "AcceptEnv": "LANG LC_*",
+        "SetEnv": f'"HOME={home}"',
         "Subsystem": "sftp internal-sftp",
         "PrintMotd": "no",
         "PrintLastLog": "no",

@@ -171,7 +171,7 @@ class OpenSshd:
         return ""
 
     def _environment(self) -> dict[str, str]:
-        """Return what sessions have in their environment beside what sshd puts there."""
+        """Return what sessions find in their environment, beside sshd's own."""
         return {"HOME": str(self._files.home)}
 
     def _configuration(self) -> str:

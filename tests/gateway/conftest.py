@@ -316,7 +316,7 @@ async def client(here, settings_of_gateway, tmp_path) -> AsyncIterator[Client]:
 
 
 async def until(
-    question: Callable[[], Awaitable[Any]], seconds: float = 10, pause: float = 0.02
+    question: Callable[[], Awaitable[Any]], seconds: float = 30, pause: float = 0.02
 ) -> Any:
     """Return the first true answer to `question`."""
     async with asyncio.timeout(seconds):

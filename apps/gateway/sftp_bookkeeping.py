@@ -18,7 +18,12 @@ from apps.gateway.sftp_frames import (
     parse_handle,
     parse_status,
 )
-from apps.gateway.sftp_policy import Denial, SftpPolicy, opens_for_writing
+from apps.gateway.sftp_policy import (
+    MAX_PATH,
+    Denial,
+    SftpPolicy,
+    opens_for_writing,
+)
 from apps.gateway.transfers import Reorder, Transfer
 from apps.recordings.manifest import FileAction, FileNote, FileResult, text_of
 
@@ -27,6 +32,8 @@ HANDLES: Final = 256
 
 REMEMBERED: Final = 1024
 """Paths remembered as one's own, and sizes of files that were looked at."""
+
+_SIZE_UNKNOWN: Final = "the asset does not say how long the file is"
 
 _STATUS_TEXT: Final = {
     Status.EOF: "end of file",
@@ -54,12 +61,17 @@ _EXTENSION_ACTIONS: Final[dict[bytes, FileAction]] = {
 class OpenFile:
     """A handle of the asset."""
 
-    __slots__ = ("append", "download", "folder", "path", "upload")
+    __slots__ = ("append", "base", "download", "end", "folder", "path", "upload")
 
     def __init__(self, path: bytes, *, folder: bool = False) -> None:
         self.path = path
         self.folder = folder
         self.append = False
+        self.base: int | None = None
+        """Its size when it was asked for, less what the session's files had surely
+        grown by then; None while nobody knows."""
+        self.end = 0
+        """How far it has been written through this handle, at least."""
         self.download: Transfer | None = None
         self.upload: Transfer | None = None
 
@@ -70,6 +82,7 @@ class Pending:
     __slots__ = (
         "answered",
         "file",
+        "growth",
         "id",
         "length",
         "likely",
@@ -78,6 +91,7 @@ class Pending:
         "reply",
         "request",
         "sent",
+        "since",
     )
 
     def __init__(self, number: int, request: Request | None) -> None:
@@ -88,6 +102,10 @@ class Pending:
         self.own = False
         self.offset = 0
         self.length = 0
+        self.growth = 0
+        """By how much a file becomes longer at most."""
+        self.since = 0
+        """The count of reshuffles when it was sent."""
         self.likely = 0
         self.sent = self.answered = False
         self.reply: bytes | None = None
@@ -117,8 +135,9 @@ class Bookkeeping:
         self._closing: set[OpenFile] = set()
         self._reorder = Reorder()
         self.unsized: list[tuple[bytes, OpenFile]] = []
-        """Files opened for reading whose size nobody has asked for."""
+        """Open files whose size nobody has asked for."""
         self._own: dict[bytes, None] = {}
+        self._own_since = policy.usage.reshuffles
         self._sizes: dict[bytes, int] = {}
 
     # Requests.
@@ -131,7 +150,7 @@ class Bookkeeping:
                 return Denial("no such handle", Status.FAILURE)
         file = pending.file
         pending.own = (
-            file.upload is not None if file is not None else request.path in self._own
+            file.upload is not None if file is not None else self._is_own(request.path)
         )
         denial = self._policy.judge(request, own=pending.own)
         if denial is not None:
@@ -165,7 +184,15 @@ class Bookkeeping:
         if file.upload.denied:
             # No holes: what follows a part that is missing is not written, either.
             return Denial(file.upload.problem)
-        denial = self._policy.judge_write(pending.offset + count, count)
+        end = pending.offset + count
+        denial = None
+        if self._policy.rules.file_bytes:
+            pending.growth = count if file.append else max(0, end - file.end)
+            if file.append and file.base is None:
+                denial = Denial(_SIZE_UNKNOWN)
+            elif file.append:
+                end = (file.base or 0) + self._policy.usage.grown + count
+        denial = denial or self._policy.judge_write(end, count)
         if denial is not None:
             file.upload.deny(denial.message)
         return denial
@@ -176,6 +203,8 @@ class Bookkeeping:
         request, file = pending.request, pending.file
         if request is None:
             self._policy.usage.moved += pending.length
+            if file is not None:
+                file.end = max(file.end, pending.offset + pending.length)
         elif request.type in {FrameType.OPEN, FrameType.OPENDIR}:
             self._opening += 1
         elif request.type == FrameType.CLOSE and file is not None:
@@ -193,6 +222,31 @@ class Bookkeeping:
             for other in self._handles.values():
                 if other.path == request.path and other.upload is not None:
                     other.upload.cut_to(request.attributes.size)
+        if request is not None and request.type != FrameType.READ:
+            if request.type != FrameType.OPEN:
+                pending.growth = request.attributes.size or 0
+            self._forget_own(pending, request)
+        self._policy.usage.grown += pending.growth
+
+    def _forget_own(self, pending: Pending, request: Request) -> None:
+        """Forget what is one's own where names may soon stand for something else: in
+        all channels and at once, as only the asset knows which names mean the same."""
+        action = self._action(request)
+        if action is FileAction.RENAME and pending.own:
+            self._own.pop(request.path, None)
+        elif action is FileAction.RENAME or (
+            action is FileAction.LINK
+            and not (pending.own and request.type == FrameType.EXTENDED)
+        ):
+            self._policy.usage.reshuffles += 1
+        pending.since = self._policy.usage.reshuffles
+
+    def _is_own(self, path: bytes) -> bool:
+        """Say whether a file or folder of this name was made in this channel."""
+        if self._own_since != self._policy.usage.reshuffles:
+            self._own_since = self._policy.usage.reshuffles
+            self._own.clear()
+        return path in self._own
 
     def denied(self, request: Request, denial: Denial) -> None:
         """Write a denied request into the manifest; reads and writes are in their
@@ -222,8 +276,8 @@ class Bookkeeping:
         self._on_file(
             FileNote(
                 action=action,
-                path=text_of(request.path),
-                second_path=text_of(request.second_path),
+                path=text_of(request.path[:MAX_PATH]),
+                second_path=text_of(request.second_path[:MAX_PATH]),
                 result=result,
                 reason=reason,
                 started_at=now,
@@ -252,6 +306,7 @@ class Bookkeeping:
         """
         request, file = pending.request, pending.file
         status = parse_status(frame) if kind == FrameType.STATUS else Status.OK
+        self._policy.usage.settled += pending.growth
         if request is None:
             if status != Status.OK and file is not None and file.upload is not None:
                 file.upload.fail(_reason(status))
@@ -260,7 +315,7 @@ class Bookkeeping:
             self._read_answered(pending, status)
         elif request.type in {FrameType.OPEN, FrameType.OPENDIR}:
             self._opening -= 1
-            self._opened(request, kind, frame, status)
+            self._opened(pending, request, kind, frame, status)
         elif request.type == FrameType.CLOSE:
             if file is not None:
                 self._closing.discard(file)
@@ -279,7 +334,9 @@ class Bookkeeping:
         elif pending.offset == download.position:
             download.expected_size = download.position
 
-    def _opened(self, request: Request, kind: int, frame: bytes, status: int) -> None:
+    def _opened(
+        self, pending: Pending, request: Request, kind: int, frame: bytes, status: int
+    ) -> None:
         folder = request.type == FrameType.OPENDIR
         if kind != FrameType.HANDLE:
             if not folder:
@@ -300,13 +357,14 @@ class Bookkeeping:
         if request.flags & OpenFlag.READ or not request.flags:
             file.download = self._transfer(FileAction.DOWNLOAD, request)
             file.download.expected_size = self._sizes.get(request.path)
-            if file.download.expected_size is None:
-                self.unsized.append((handle, file))
         if opens_for_writing(request):
             file.append = bool(request.flags & OpenFlag.APPEND)
             file.upload = self._transfer(FileAction.UPLOAD, request)
-            self._remember_own(request.path)
+            self._remember_own(pending, request.path)
             self._sizes.pop(request.path, None)
+        download = file.download
+        if self.must_size(file) or (download and download.expected_size is None):
+            self.unsized.append((handle, file))
 
     def _transfer(self, action: FileAction, request: Request) -> Transfer:
         empty = OpenFlag.TRUNC | OpenFlag.EXCL
@@ -338,12 +396,28 @@ class Bookkeeping:
             return
         self.note_size(request.path, size)
 
-    def sized(self, file: OpenFile, answer: bytes | memoryview) -> None:
-        """Take the answer to the gateway's own question for a size."""
-        if answer[4] != FrameType.ATTRS or file.download is None:
+    def must_size(self, file: OpenFile) -> bool:
+        """Say whether the client has to wait until the size of a file is known."""
+        return file.append and self._policy.rules.file_bytes > 0
+
+    @property
+    def settled(self) -> int:
+        """Bytes that the session's files have grown by for sure."""
+        return self._policy.usage.settled
+
+    def sized(
+        self, file: OpenFile, answer: bytes | memoryview, *, settled: int
+    ) -> None:
+        """Take the answer to the gateway's own question for a size.
+
+        `settled`: the property of this name when it was asked.
+        """
+        if answer[4] != FrameType.ATTRS:
             return
         size = parse_attributes(bytes(answer)).size
-        if file.download.expected_size is None:
+        if size is not None:
+            file.base = size - settled
+        if file.download is not None and file.download.expected_size is None:
             file.download.expected_size = size
 
     def note_size(self, path: bytes, size: int) -> None:
@@ -359,10 +433,9 @@ class Bookkeeping:
             return
         if done and (
             action is FileAction.MAKE_FOLDER
-            or (action is FileAction.RENAME and request.path in self._own)
+            or (action is FileAction.RENAME and pending.own)
         ):
-            self._own.pop(request.path, None)
-            self._remember_own(request.second_path or request.path)
+            self._remember_own(pending, request.second_path or request.path)
         if pending.own and action is FileAction.CHANGE:
             resized = bool(request.attributes.flags & AttributeFlag.SIZE)
             if pending.file is not None or not resized:
@@ -377,7 +450,11 @@ class Bookkeeping:
             "" if done else _reason(status),
         )
 
-    def _remember_own(self, path: bytes) -> None:
+    def _remember_own(self, pending: Pending, path: bytes) -> None:
+        """Remember what came of a request, unless names have changed since."""
+        if pending.since != self._policy.usage.reshuffles:
+            return
+        self._is_own(path)
         self._own[path] = None
         if len(self._own) > REMEMBERED:
             del self._own[next(iter(self._own))]

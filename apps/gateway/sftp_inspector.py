@@ -94,7 +94,8 @@ class SftpInspector:
         self._paths = Confinement(policy, on_size=self._books.note_size)
         self._inquiry: Inquiry | None = None
         # The gateway's own FSTATs under way, and whether a client's id equals one.
-        self._sizing: dict[int, OpenFile] = {}
+        self._sizing: dict[int, tuple[OpenFile, int]] = {}
+        self._sizes_due = 0
         self._id_is_ours = False
         self._order: deque[Pending] = deque()
         self._by_id: dict[int, Pending] = {}
@@ -118,6 +119,7 @@ class SftpInspector:
             self.frozen
             or self._inquiry is not None
             or self._id_is_ours
+            or self._sizes_due > 0
             or len(self._order) >= OUTSTANDING
             or (self._greeted and not self._agreed)
         )
@@ -172,13 +174,15 @@ class SftpInspector:
         self._client_rest = bytes(data[position:])
 
     def _ask_sizes(self) -> None:
-        """Ask how large the files are that are read; nobody waits for the answer."""
+        """Ask how large files are that were opened. The client only waits where a file
+        is added to that may not become larger than its limit."""
         number = 1 << 32
         for handle, file in self._books.unsized:
             number -= 1
             while number in self._by_id or number in self._sizing:
                 number -= 1
-            self._sizing[number] = file
+            self._sizing[number] = file, self._books.settled
+            self._sizes_due += self._books.must_size(file)
             self.to_asset.append(encode_handle_request(FrameType.FSTAT, number, handle))
         self._books.unsized.clear()
 
@@ -327,6 +331,8 @@ class SftpInspector:
         pending.reply = encode_status(
             pending.id, denial.status, f"Sluice: {denial.message}"
         )
+        if pending.request is not None:
+            pending.request = Request(pending.kind, pending.id)
         if at_once:
             self.to_client += self._due_replies()
 
@@ -400,7 +406,9 @@ class SftpInspector:
                 raise FrameError(f"an answer of {length} bytes")
             if end > size:
                 return 0, None
-            self._books.sized(self._sizing.pop(number), data[position:end])
+            file, settled = self._sizing.pop(number)
+            self._sizes_due -= self._books.must_size(file)
+            self._books.sized(file, data[position:end], settled=settled)
             self._id_is_ours = False
             return end, b""
         pending = self._by_id.get(number)

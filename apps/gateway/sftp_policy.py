@@ -27,12 +27,22 @@ class Denial:
 
 @dataclass(slots=True)
 class Usage:
-    """Content of files that a session has moved, in all its channels. Bytes."""
+    """What a session has done to files, in all its channels. Bytes, unless said."""
 
     moved: int = 0
+    """Content in both directions."""
     asked: int = 0
     """Asked for in reads that are not answered yet."""
+    grown: int = 0
+    """By how much files have become longer at most."""
+    settled: int = 0
+    """What of `grown` the asset has answered."""
+    reshuffles: int = 0
+    """How often a name may have come to stand for another file."""
 
+
+MAX_PATH: Final = 4096
+"""Longest path, as Linux's PATH_MAX; so that what is unanswered stays bounded."""
 
 TOO_MUCH: Final = "the files of this session would be more than is allowed"
 
@@ -49,6 +59,8 @@ class SftpPolicy:
 
     def judge(self, request: Request, *, own: bool) -> Denial | None:
         """Return why a request is denied, or None. Paths are not confined here."""
+        if max(len(request.path), len(request.second_path)) > MAX_PATH:
+            return Denial(f"a path may have at most {MAX_PATH} bytes", Status.FAILURE)
         if request.type == FrameType.EXTENDED:
             extension = sftp_rights.EXTENSIONS.get(request.extension)
             if extension is None or not extension.offered:

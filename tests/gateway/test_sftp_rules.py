@@ -187,3 +187,25 @@ async def test_sizes_of_files(files, ssh_binary):
     assert (files.home / "two").stat().st_size <= 1_000_000
     assert not (files.local / "down").exists()
     assert (files.home / "three").stat().st_size < len(small)
+
+
+async def test_a_file_does_not_grow_over_its_limit_in_pieces(files, ssh_binary):
+    """Continued by the stock client, and opened again and again to be added to."""
+    half = os.urandom(500_000)
+    (files.local / "whole").write_bytes(half * 3)
+    (files.home / "whole").write_bytes(half)
+    await files.change(file_limit_mb=1)
+    await files.grant("sftp-up", "sftp-down")
+    status, said = await files.sftp("-reput whole", "-reput whole")
+    assert status == 0, said
+    assert "permission denied" in said.lower()
+    assert (files.home / "whole").stat().st_size <= 1_000_000
+    connection = await files.client.connect(files.address)
+    async with connection.start_sftp_client() as sftp:
+        for _ in range(2):
+            async with sftp.open("added", "ab") as file:
+                await file.write(half)
+        with pytest.raises(asyncssh.SFTPPermissionDenied, match="at most 1 MB"):
+            async with sftp.open("added", "ab") as file:
+                await file.write(b"x")
+    assert (files.home / "added").read_bytes() == half * 2

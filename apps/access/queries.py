@@ -20,7 +20,8 @@ from apps.access.policy import (
     decide_connection,
 )
 from apps.accounts.models import User
-from apps.inventory.models import Asset, Site
+from apps.accounts.queries import sign_in_stands
+from apps.inventory.models import Asset, Site, Zone
 from apps.inventory.queries import (
     conduit_to,
     gateway_zone,
@@ -84,19 +85,56 @@ def _zone_graces(user: User, *, now: dt.datetime, **where: object) -> list[int]:
     return [grant.asset.zone.grace_minutes for grant in grants]
 
 
+def _all_zone_graces(user: User, *, now: dt.datetime) -> list[int]:
+    graces = _zone_graces(user, now=now)
+    if user.is_approver or user.is_auditor:
+        overseen = Zone.objects.filter(site__in=sites_of(user), assets__isnull=False)
+        graces += [zone.grace_minutes for zone in overseen.distinct()]
+    return graces
+
+
 def grace_minutes_for(user: User, *, asset_name: str | None, now: dt.datetime) -> int:
     """Return for how many minutes after a full sign-in the key alone will do now.
 
-    Only for an asset that `user` holds an active grant on; without a name (the outer
-    connection of a jump) for all they hold one on. 0 asks for the code.
+    Only for an asset that `user` holds an active grant on. Without a name (jumps and
+    commands) every zone counts that it may lead to: those of all their grants and, of
+    those who watch over sessions, all zones of their sites. 0 asks for the code.
     """
-    where = {} if asset_name is None else {"asset__name__iexact": asset_name}
-    return policy.grace_minutes(_zone_graces(user, now=now, **where))
+    if asset_name is None:
+        return policy.grace_minutes(_all_zone_graces(user, now=now))
+    return policy.grace_minutes(
+        _zone_graces(user, now=now, asset__name__iexact=asset_name)
+    )
 
 
 def longest_grace_for(user: User, *, now: dt.datetime) -> int:
-    """Return the minutes of the most generous zone `user` holds an active grant in."""
-    return max(_zone_graces(user, now=now), default=0)
+    """Return the minutes of the most generous zone that `user` may enter or oversee."""
+    return max(_all_zone_graces(user, now=now), default=0)
+
+
+def may_give_commands(
+    user: User,
+    *,
+    key_id: uuid.UUID,
+    signed_in_at: dt.datetime,
+    age: dt.timedelta | None,
+    now: dt.datetime,
+) -> Allowed | Denied:
+    """Say whether an SSH sign-in is still good for commands to the gateway.
+
+    It must stand, and be as fresh as the strictest zone asks that a command may reach.
+    `age` is None while the full sign-in is as good as just made.
+    """
+    person = User.objects.get(pk=user.pk)
+    if person.disabled_at is not None:
+        return Denied(DenialCode.PERSON_DISABLED)
+    if not sign_in_stands(person, key_id, at=signed_in_at):
+        return Denied(DenialCode.FULL_SIGN_IN_NEEDED)
+    if age is None:
+        return Allowed("full sign-in")
+    return policy.decide_freshness(
+        age, grace_minutes_for(person, asset_name=None, now=now)
+    )
 
 
 def standing(

@@ -16,10 +16,12 @@ from apps.accounts.models import User
 from apps.api.callers import caller
 from apps.api.problems import Problem, ProblemError, not_found
 from apps.sessions import operations, queries
+from apps.sessions.lifecycle import AskedBy
 from apps.sessions.models import Session
 
 router = Router()
 
+IN_API = AskedBy("api")
 MOST = 200
 ERRORS = dict.fromkeys((400, 401, 403, 404, 422), Problem)
 CONTROL_ERRORS = {**ERRORS, HTTPStatus.CONFLICT: Problem}
@@ -150,7 +152,11 @@ def freeze(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done:
     found = _controllable(person, session_id)
     return _done(
         operations.ask_freeze(
-            session_id=found.pk, by=person, reason=body.reason, now=timezone.now()
+            session_id=found.pk,
+            by=person,
+            reason=body.reason,
+            now=timezone.now(),
+            asked=IN_API,
         )
     )
 
@@ -180,7 +186,11 @@ def message(request: HttpRequest, session_id: uuid.UUID, body: Message) -> Done:
     found = _controllable(person, session_id)
     return _done(
         operations.send_message(
-            session_id=found.pk, by=person, text=body.text, now=timezone.now()
+            session_id=found.pk,
+            by=person,
+            text=body.text,
+            now=timezone.now(),
+            asked=IN_API,
         )
     )
 
@@ -198,7 +208,11 @@ def terminate(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done
         raise not_found()
     return _done(
         operations.ask_terminate(
-            session_id=found.pk, by=person, reason=body.reason, now=timezone.now()
+            session_id=found.pk,
+            by=person,
+            reason=body.reason,
+            now=timezone.now(),
+            asked=IN_API,
         )
     )
 

@@ -82,6 +82,7 @@ class Kind(StrEnum):
     SESSION_EXTENDED = "sessions.session.extended"
     SESSION_ENDED = "sessions.session.ended"
     SESSION_WATCHED = "sessions.session.watched"
+    SESSION_WATCH_ENDED = "sessions.session.watch_ended"
     CHANNEL_OPENED = "sessions.channel.opened"
     CHANNEL_REFUSED = "sessions.channel.refused"
     CHANNEL_CLOSED = "sessions.channel.closed"
@@ -176,7 +177,8 @@ SENTENCES: dict[Kind, str] = {
     Kind.SESSION_TERMINATE_ASKED: "Somebody asked for a live session to be ended.",
     Kind.SESSION_EXTENDED: "A live session's deadline followed its grant's.",
     Kind.SESSION_ENDED: "A session ended.",
-    Kind.SESSION_WATCHED: "Somebody watched a live session.",
+    Kind.SESSION_WATCHED: "Somebody began to watch a live session.",
+    Kind.SESSION_WATCH_ENDED: "Somebody watches a live session no more.",
     Kind.CHANNEL_OPENED: "A channel was opened in a session.",
     Kind.CHANNEL_REFUSED: "A channel or request was refused in a session.",
     Kind.CHANNEL_CLOSED: "A channel was closed in a session.",

@@ -21,6 +21,7 @@ from apps.access.permits import ConnectionPermit
 from apps.accounts.models import User
 from apps.gateway.blocking import Blocking
 from apps.gateway.keyboard import Keyboard
+from apps.gateway.live_watch import LiveWatch
 from apps.gateway.relay import Relay
 from apps.sessions import terminals
 from apps.sessions.lifecycle import EndReason
@@ -35,7 +36,7 @@ class DeskSession(Protocol):
     permit: ConnectionPermit
     session_id: uuid.UUID
     relays: dict[int, Relay]
-    watchers: list[str]
+    watchers: dict[uuid.UUID, LiveWatch]
 
     @property
     def is_frozen(self) -> bool:
@@ -102,7 +103,8 @@ class SessionDesk:
 
     def watching(self) -> str:
         """Say who watches."""
-        names = sorted(set(self._session.watchers))
+        watchers = self._session.watchers.values()
+        names = sorted({watch.user.username for watch in watchers})
         return f"Sluice: {', '.join(names) or 'nobody'} watches just now"
 
     def end_by_engineer(self) -> None:

@@ -1,9 +1,10 @@
 """The transparent jump, seen from the outer connection: `ssh -J me@gateway asset`.
 
-Who signs in by a handle alone may open one thing: direct-tcpip to the name of an asset.
-Nothing is dialled for it. The gateway answers on that channel itself, with an SSH
-server that shows a host certificate for the asset's name, and what comes next is an
-ordinary session (`inner_engineer`): the decision, the recording and every control hold.
+Who signs in by a handle alone may open direct-tcpip to the name of an asset, beside
+`sluice` commands (`commands`). Nothing is dialled for it. The gateway answers on that
+channel itself, with an SSH server that shows a host certificate for the asset's name,
+and what comes next is an ordinary session (`inner_engineer`): the decision, the
+recording and every control hold.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ JUMP_REFUSALS: Final = 20
 """Refused jumps of one connection; who asks for more is disconnected."""
 
 JUMP_IDLE_SECONDS: Final = 60.0
-"""How long a connection may stay that carries no jump."""
+"""How long a connection may stay that carries no jump and no command."""
 
-JUMP_ONLY_LINE: Final = (
+NO_ASSET_LINE: Final = (
     "this sign-in names no asset; use me@asset or me@account@asset, "
-    "or jump with ssh -J me@gateway account@asset"
+    "jump with ssh -J me@gateway account@asset, "
+    "or see live sessions with ssh me@gateway sluice"
 )
 
 FRESH_SECONDS: Final = 60.0
@@ -124,17 +126,18 @@ class Jumps:
         self._signed_in = signed_in
         self._count = 0
         self._refused = 0
+        self._commands = 0
         self._idle: asyncio.TimerHandle | None = None
-        self._wait_for_jumps()
+        self._wait_for_use()
 
-    def _wait_for_jumps(self) -> None:
+    def _wait_for_use(self) -> None:
         loop = asyncio.get_running_loop()
         self._idle = loop.call_later(
             JUMP_IDLE_SECONDS, self._outer.leave, "nothing was opened for a minute"
         )
 
     def close(self) -> None:
-        """Forget the connection, which has gone."""
+        """Wait for nothing: the connection is used, or has gone."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -151,16 +154,28 @@ class Jumps:
             self._outer.connection, window=WINDOW, max_pktsize=MAX_PACKET
         )
         self._count += 1
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
+        self.close()
         channel.on_gone = self._gone
         return channel, self._open(asked, channel)
 
     def _gone(self) -> None:
         self._count -= 1
-        if not self._count and not self._outer.connection.is_closed():
-            self._wait_for_jumps()
+        self._wait_if_unused()
+
+    def command_began(self) -> None:
+        """Keep the connection while a command runs on it."""
+        self._commands += 1
+        self.close()
+
+    def command_ended(self) -> None:
+        """Wait for the next one, or a jump, for a while."""
+        self._commands -= 1
+        self._wait_if_unused()
+
+    def _wait_if_unused(self) -> None:
+        unused = not (self._count or self._commands)
+        if unused and self._idle is None and not self._outer.connection.is_closed():
+            self._wait_for_use()
 
     async def _open(self, asked: AskedForward, channel: ForwardChannel) -> JumpSession:
         try:

@@ -34,6 +34,7 @@ from apps.gateway.forward_relay import FORWARD_LIMIT, ForwardRelay, ForwardReque
 from apps.gateway.forwarding import addresses_of
 from apps.gateway.idle import IdleWatch
 from apps.gateway.live_control import LiveControl
+from apps.gateway.live_watch import LiveWatch
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.gateway.relay import (
     ChannelRequest,
@@ -151,8 +152,8 @@ class LiveSession:
         self._person_holds_input = False
         self._noting = asyncio.Lock()
         self._ended_activity = 0
-        self.watchers: list[str] = []
-        """Who watches just now; a name for each watch."""
+        self.watchers: dict[uuid.UUID, LiveWatch] = {}
+        """Who watches just now."""
         self.control = LiveControl(self)
         self.desk = SessionDesk(
             self,

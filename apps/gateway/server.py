@@ -3,7 +3,7 @@
 Every channel kind but `session` and `direct-tcpip` is refused with one clear line,
 whatever the grant says, and so is every subsystem but `sftp`. There is no shell, file
 or forward of the gateway's own (R25): nothing here starts a process, opens a path or
-dials.
+dials. `sluice` commands (`commands`) are operations on live sessions, no programs.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from apps.gateway.authentication import (
     UserStringError,
 )
 from apps.gateway.blocking import Blocking
+from apps.gateway.commands.command_session import CommandSession
 from apps.gateway.engineer_connection import (
     PREFIX,
     EngineerChannel,
@@ -56,7 +57,7 @@ from apps.gateway.forward_relay import FORWARD_LIMIT, FORWARD_WINDOW
 from apps.gateway.forwarding import AskedForward
 from apps.gateway.front_forward import open_forward
 from apps.gateway.front_session import REFUSAL_SECONDS, FrontSession
-from apps.gateway.jumps import JUMP_ONLY_LINE, JumpHost, Jumps, SignedIn
+from apps.gateway.jumps import NO_ASSET_LINE, JumpHost, Jumps, SignedIn
 from apps.gateway.limits import LoginGate
 from apps.gateway.live import CHANNEL_LIMIT, Core, LiveSession
 from apps.gateway.notices import Notices
@@ -201,6 +202,8 @@ class Engineer(asyncssh.SSHServer):
         self._session: LiveSession | None = None
         self._refusals = 0
         self._refused_forwards = 0
+        # Who signed in without an asset; the task is done when that is written.
+        self._outside: tuple[SignedIn, asyncio.Task[None]] | None = None
         self._jumps: Jumps | None = None
         self._closed = False
         self.gone = asyncio.Event()
@@ -331,7 +334,7 @@ class Engineer(asyncssh.SSHServer):
         """Wait for what this connection is for; it opens no session by itself."""
         host = self._door.jump_host
         if host is None:
-            self.leave(JUMP_ONLY_LINE)
+            self.leave(NO_ASSET_LINE)
             return
         signed_in = self._core.tasks.spawn(
             self._core.blocking.run(
@@ -354,6 +357,7 @@ class Engineer(asyncssh.SSHServer):
             grace_age,
             proved_at or timezone.now(),
         )
+        self._outside = outside, signed_in
         self._jumps = Jumps(host, self, outside, signed_in)
 
     async def _open(self) -> LiveSession:
@@ -435,12 +439,12 @@ class Engineer(asyncssh.SSHServer):
         )
         return channel, open_forward(self, self._opening, asked, channel)
 
-    async def _admit(self) -> FrontSession:
+    async def _admit(self) -> FrontSession | CommandSession:
         opening = self._opening
         line = "nobody has signed in"
-        if self._jumps is not None:
-            line = JUMP_ONLY_LINE
-            self.refused("session", line)
+        if self._outside is not None:
+            person, signed_in = self._outside
+            return CommandSession(self, self._core, person, signed_in)
         if opening is not None:
             try:
                 return FrontSession(self, await asyncio.shield(opening))
@@ -516,6 +520,16 @@ class Engineer(asyncssh.SSHServer):
     def _disconnect(self, code: int, line: str) -> None:
         if not self._closed:
             self.connection.disconnect_now(code, f"{PREFIX}{line}")
+
+    def command_began(self) -> None:
+        """Keep the connection: a command runs (`commands.CommandSide`)."""
+        if self._jumps is not None:
+            self._jumps.command_began()
+
+    def command_ended(self) -> None:
+        """A command runs no more (`commands.CommandSide`)."""
+        if self._jumps is not None:
+            self._jumps.command_ended()
 
     def leave(self, line: str) -> None:
         """Tell the client why and close its connection (`jumps.OuterSide`)."""

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import socket
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -24,17 +23,14 @@ from apps.access import authorization
 from apps.access.denials import Denied
 from apps.gateway.asset_channel import Terminal
 from apps.gateway.live import Core, LiveSession
+from apps.gateway.live_watch import begin_live_watch
 from apps.gateway.opening import open_session
 from apps.gateway.relay import ChannelRequest, Relay
 from apps.gateway.session_context import ChannelRefusedError, OpeningRefusedError
-from apps.recordings import operations as recordings
-from apps.recordings.frames import STREAM_KINDS, Event, EventKind
-from apps.recordings.manifest import decode_note, sentence
-from apps.recordings.models import Recording
-from apps.recordings.reader import RecordingBrokenError, RecordingReader
-from apps.recordings.writer import FlushedEvents, Recorder
+from apps.recordings.frames import Event
 from apps.sessions import link_frames as link
 from apps.sessions import operations as sessions
+from apps.sessions.lifecycle import AskedBy
 from apps.sessions.link_frames import FrameType
 from apps.sessions.models import TicketPurpose
 from apps.sessions.operations import RedeemedTicket
@@ -45,28 +41,11 @@ TICKET_SECONDS: Final = 10.0
 """A peer that has shown no ticket by then is dropped."""
 
 HIGH_WATER: Final = 1 << 20
-WATCH_LIMIT: Final = 8 << 20
-"""Bytes waiting for a watcher that does not read; more and the watch ends."""
-
 CLOSE_SECONDS: Final = 5.0
 """Longest wait for the portal to take the last frames."""
 
 PIECE: Final = 1 << 18
 """Longest output of one frame."""
-
-TAIL_MICROSECONDS: Final = 300_000_000
-"""How much of the recording a watch begins with."""
-
-_WATCHED: Final = frozenset(
-    {
-        EventKind.OPEN,
-        EventKind.OUTPUT,
-        EventKind.STDERR,
-        EventKind.RESIZE,
-        EventKind.NOTICE,
-        EventKind.CLOSE,
-    }
-)
 
 
 class TerminalLink:
@@ -128,7 +107,7 @@ class LinkPeer(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._session: LiveSession | None = None
         self._relay: Relay | None = None
-        self._unwatch: Callable[[], None] | None = None
+        self._next_event = 0
         self._lost = False
         self._closing = False
         self._full = False
@@ -158,8 +137,6 @@ class LinkPeer(asyncio.Protocol):
         self._room.set()
         if self._timer is not None:
             self._timer.cancel()
-        if self._unwatch is not None:
-            self._unwatch()
         if self._relay is not None:
             self._relay.front_lost()
         if self._session is not None:
@@ -369,6 +346,13 @@ class LinkPeer(asyncio.Protocol):
         session = self._core.live.get(ticket.session_id) if ticket.session_id else None
         if session is None:
             raise OpeningRefusedError("the session has ended")
+        watch = await begin_live_watch(
+            self._core.blocking,
+            session,
+            user=ticket.user,
+            asked=AskedBy("portal", ticket.source_address),
+            can_type=False,
+        )
         permit = session.permit
         self._send_json(
             FrameType.READY,
@@ -381,135 +365,26 @@ class LinkPeer(asyncio.Protocol):
                 "deadline": permit.deadline.isoformat(),
             },
         )
-        files = session.file_channels
-        watch = _Watch(session.recorder, files)
-        session.watchers.append(ticket.user.username)
-        self._unwatch = watch.stop
-        try:
-            tail = await self._core.blocking.run(
-                _read_tail, session.recording_id, session.recorder, files
-            )
-            for event in watch.join(tail):
-                await self._send_event(watch, event)
-            while not self._lost:
-                events = await watch.next(session.ended, self.gone)
-                for event in events:
-                    await self._send_event(watch, event)
-                if not events and session.ended.is_set():
-                    break
-        finally:
-            watch.stop()
-            session.watchers.remove(ticket.user.username)
-        self.close("the session has ended")
+        session_over = await watch.run(
+            self._core.blocking, self._send_event, gone=self.gone
+        )
+        if session_over:
+            self.close("the session has ended")
+        else:
+            self._refuse(watch.why)
 
-    async def _send_event(self, watch: _Watch, event: Event) -> None:
+    async def _send_event(self, event: Event) -> None:
         await self._room.wait()
         for start in range(0, max(1, len(event.data)), PIECE):
             piece = link.WatchedEvent(
-                watch.take_number(),
+                self._next_event,
                 event.kind,
                 event.channel,
                 event.microseconds,
                 event.data[start : start + PIECE],
             )
+            self._next_event += 1
             self._send(FrameType.EVENT, link.encode_event(piece))
-
-
-class _Watch:
-    """What a watcher has not been sent yet."""
-
-    def __init__(self, recorder: Recorder, file_channels: Collection[int]) -> None:
-        self._number = 0
-        self._file_channels = file_channels
-        self._waiting: list[Event] = []
-        self._bytes = 0
-        self._news = asyncio.Event()
-        self._overrun = False
-        self._unsubscribe = recorder.subscribe(self._flushed)
-
-    def _flushed(self, flushed: FlushedEvents) -> None:
-        events = list(_watched(flushed, self._file_channels))
-        self._bytes += sum(len(event.data) for event in events)
-        if self._bytes > WATCH_LIMIT:
-            # Too slow for what is shown: the watcher starts again from the recording.
-            self._overrun = True
-            self._waiting.clear()
-            self._unsubscribe()
-        else:
-            self._waiting.extend(events)
-        self._news.set()
-
-    def take_number(self) -> int:
-        """Return the number of the next event."""
-        number = self._number
-        self._number += 1
-        return number
-
-    def join(self, tail: list[Event]) -> list[Event]:
-        """Return `tail` without what is also waiting, so that nothing comes twice."""
-        if self._waiting and self._waiting[0] in tail:
-            first = len(tail) - 1 - tail[::-1].index(self._waiting[0])
-            return tail[:first]
-        return tail
-
-    async def next(self, *over: asyncio.Event) -> list[Event]:
-        """Return what has come; nothing when one of `over` is set.
-
-        Raises: OpeningRefusedError when the watcher was too slow.
-        """
-        waits = {asyncio.ensure_future(event.wait()) for event in (self._news, *over)}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if self._overrun:
-            raise OpeningRefusedError("the connection is too slow to watch; try again")
-        self._news.clear()
-        events, self._waiting, self._bytes = self._waiting, [], 0
-        return events
-
-    def stop(self) -> None:
-        """Watch no more."""
-        self._unsubscribe()
-
-
-def _watched(
-    events: Iterable[Event], file_channels: Collection[int]
-) -> Iterator[Event]:
-    """Yield what a watcher is shown: of file transfers a line for each file, not the
-    packets."""
-    for event in events:
-        if event.kind is EventKind.FILE:
-            line = f"{sentence(decode_note(event.data))}\r\n".encode()
-            yield event._replace(kind=EventKind.NOTICE, data=line)
-        elif event.kind in STREAM_KINDS and event.channel in file_channels:
-            continue
-        elif event.kind in _WATCHED:
-            yield event
-
-
-def _read_tail(
-    recording_id: Any, recorder: Recorder, file_channels: Collection[int]
-) -> list[Event]:
-    """Return the last minutes of a growing recording; nothing when it is unreadable."""
-    recording = Recording.objects.get(pk=recording_id)
-    try:
-        with RecordingReader(
-            recorder.path, recordings.data_key_of(recording)
-        ) as reader:
-            last = int(reader.duration.total_seconds() * 1_000_000)
-            start = max(0, last - TAIL_MICROSECONDS)
-            tail, size = [], 0
-            for event in _watched(reader.events(start), file_channels):
-                tail.append(event)
-                size += len(event.data)
-                while size > WATCH_LIMIT // 4:
-                    size -= len(tail.pop(0).data)
-            return tail
-    except (OSError, RecordingBrokenError) as error:
-        logger.warning("a watch begins without the recording: %s", error)
-        return []
 
 
 def _terminal(opening: dict[str, Any]) -> Terminal:

@@ -22,9 +22,11 @@ from django.utils import timezone
 from apps.audit import wakeup
 from apps.gateway.blocking import Blocking
 from apps.gateway.live import Core
+from apps.gateway.live_watch import NO_LONGER_LINE
 from apps.sessions import operations as sessions
-from apps.sessions import queries
+from apps.sessions import queries, watches
 from apps.sessions.lifecycle import EndReason
+from apps.sessions.watches import Looking
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +145,11 @@ class Watchdog:
         now = timezone.now()
         try:
             async with asyncio.timeout(self._settings.answer_seconds):
-                verdicts, controls, extended = await self._blocking.run(
-                    _ask, gateway_id=self._core.gateway_id, now=now
+                verdicts, controls, extended, denied = await self._blocking.run(
+                    _ask,
+                    gateway_id=self._core.gateway_id,
+                    looking=self._looking(),
+                    now=now,
                 )
         except (DatabaseError, TimeoutError):
             logger.exception("the decision on live sessions could not be made again")
@@ -156,12 +161,25 @@ class Watchdog:
             session = self._core.live.get(verdict.session_id)
             if session is not None:
                 session.apply(verdict)
+        self._cut_watches(denied)
         for control in controls:
             session = self._core.live.get(control.session_id)
             if session is not None:
                 session.control.apply(control)
         for session_id in extended:
             await self._follow_extension(session_id)
+
+    def _looking(self) -> list[Looking]:
+        return [
+            watch.looking
+            for session in self._core.live.values()
+            for watch in session.watchers.values()
+        ]
+
+    def _cut_watches(self, denied: frozenset[uuid.UUID]) -> None:
+        for session in self._core.live.values():
+            for watch_id in denied & session.watchers.keys():
+                session.watchers[watch_id].cut(NO_LONGER_LINE)
 
     async def _follow_extension(self, session_id: uuid.UUID) -> None:
         """Write the later deadline down, then let the session's timers follow."""
@@ -193,10 +211,16 @@ class Watchdog:
 
 
 def _ask(
-    *, gateway_id: uuid.UUID, now: dt.datetime
-) -> tuple[list[queries.SessionVerdict], list[queries.SessionControl], list[uuid.UUID]]:
+    *, gateway_id: uuid.UUID, looking: list[Looking], now: dt.datetime
+) -> tuple[
+    list[queries.SessionVerdict],
+    list[queries.SessionControl],
+    list[uuid.UUID],
+    frozenset[uuid.UUID],
+]:
     return (
         queries.verdicts(gateway_id=gateway_id, now=now),
         queries.controls(gateway_id=gateway_id),
         queries.extended(gateway_id=gateway_id),
+        watches.denied_now(looking) if looking else frozenset(),
     )

@@ -1,5 +1,6 @@
 """Which state may follow which, for sessions, and why a session ends. Pure."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -24,6 +25,21 @@ TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
     SessionState.ENDING: frozenset({SessionState.ENDED}),
     SessionState.ENDED: frozenset(),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class AskedBy:
+    """The way by which somebody controls a live session, for the ledger.
+
+    `door` is `portal`, `api`, `ssh` (the `sluice` commands), or `terminal` (the keys of
+    the session's own terminal).
+    """
+
+    door: str
+    source_address: str = ""
+
+
+IN_PORTAL = AskedBy("portal")
 
 LIVE = frozenset(SessionState) - {SessionState.ENDED}
 

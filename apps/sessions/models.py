@@ -232,6 +232,30 @@ class SessionMessage(models.Model):
         return f"message {self.number} from {self.sender}"
 
 
+class Watch(models.Model):
+    """One person looking at one live session, from first to last."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    session = models.ForeignKey(Session, models.CASCADE, related_name="watches")
+    person = models.ForeignKey(User, models.PROTECT, related_name="+")
+    # portal or ssh
+    door = models.CharField(max_length=8)
+    source_address = models.CharField(max_length=64, blank=True)
+    # Whether it has a keyboard that could be typed on.
+    can_type = models.BooleanField(default=False)
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["began_at"]
+        indexes = [
+            models.Index(fields=["session", "ended_at"], name="watch_by_session"),
+        ]
+
+    def __str__(self) -> str:
+        return f"watch of {self.person}"
+
+
 class TicketPurpose(models.TextChoices):
     """What a ticket lets the portal do at the gateway."""
 

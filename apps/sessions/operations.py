@@ -19,7 +19,13 @@ from apps.audit.models import Outcome
 from apps.audit.operations import NOBODY, Party
 from apps.inventory.models import Asset
 from apps.sessions import queries
-from apps.sessions.lifecycle import TRANSITIONS, EndReason, SessionState
+from apps.sessions.lifecycle import (
+    IN_PORTAL,
+    TRANSITIONS,
+    AskedBy,
+    EndReason,
+    SessionState,
+)
 from apps.sessions.models import (
     Channel,
     ConnectionTicket,
@@ -27,6 +33,7 @@ from apps.sessions.models import (
     Session,
     SessionMessage,
     TicketPurpose,
+    Watch,
 )
 from apps.vault import operations as vault
 from apps.vault.leases import LeasedCredential
@@ -331,6 +338,7 @@ def close_session(
     session.end_detail = detail[:_DETAIL_LENGTH]
     session.save(update_fields=["state", "ended_at", "end_reason", "end_detail"])
     Channel.objects.filter(session=session, closed_at=None).update(closed_at=now)
+    Watch.objects.filter(session=session, ended_at=None).update(ended_at=now)
     if session.lease_id is not None:
         vault.end_lease(lease_id=session.lease_id, now=now)
     audit.record(
@@ -482,7 +490,12 @@ def record_channel_refused(
 
 @transaction.atomic
 def ask_terminate(
-    *, session_id: uuid.UUID, by: User, reason: str, now: dt.datetime
+    *,
+    session_id: uuid.UUID,
+    by: User,
+    reason: str,
+    now: dt.datetime,
+    asked: AskedBy = IN_PORTAL,
 ) -> Allowed | Denied:
     """Ask for a live session to be ended; its gateway does so at once."""
     person = User.objects.get(pk=by.pk)
@@ -511,7 +524,8 @@ def ask_terminate(
         now=now,
         actor=person.party,
         subject=session.party,
-        data={"reason": session.terminate_reason},
+        source_address=asked.source_address,
+        data={"door": asked.door, "reason": session.terminate_reason},
     )
     return verdict
 
@@ -537,7 +551,12 @@ def _controlled(
 
 @transaction.atomic
 def ask_freeze(
-    *, session_id: uuid.UUID, by: User, reason: str, now: dt.datetime
+    *,
+    session_id: uuid.UUID,
+    by: User,
+    reason: str,
+    now: dt.datetime,
+    asked: AskedBy = IN_PORTAL,
 ) -> Allowed | Denied:
     """Ask for a live session's input to be held; its gateway does so at once.
 
@@ -568,14 +587,19 @@ def ask_freeze(
         now=now,
         actor=person.party,
         subject=session.party,
-        data={"reason": reason, "number": session.freeze_number},
+        source_address=asked.source_address,
+        data={"door": asked.door, "reason": reason, "number": session.freeze_number},
     )
     return verdict
 
 
 @transaction.atomic
 def ask_resume(
-    *, session_id: uuid.UUID, by: User, now: dt.datetime
+    *,
+    session_id: uuid.UUID,
+    by: User,
+    now: dt.datetime,
+    asked: AskedBy = IN_PORTAL,
 ) -> Allowed | Denied:
     """Ask for a session that somebody froze to go on.
 
@@ -606,14 +630,20 @@ def ask_resume(
         now=now,
         actor=person.party,
         subject=session.party,
-        data={"number": session.freeze_number},
+        source_address=asked.source_address,
+        data={"door": asked.door, "number": session.freeze_number},
     )
     return verdict
 
 
 @transaction.atomic
 def send_message(
-    *, session_id: uuid.UUID, by: User, text: str, now: dt.datetime
+    *,
+    session_id: uuid.UUID,
+    by: User,
+    text: str,
+    now: dt.datetime,
+    asked: AskedBy = IN_PORTAL,
 ) -> SessionMessage | Denied:
     """Send one line to the terminals of a live session.
 
@@ -644,7 +674,8 @@ def send_message(
         now=now,
         actor=person.party,
         subject=session.party,
-        data={"number": message.number, "text": text},
+        source_address=asked.source_address,
+        data={"door": asked.door, "number": message.number, "text": text},
     )
     return message
 
@@ -714,7 +745,8 @@ def issue_terminal_ticket(
 def issue_watch_ticket(
     *, user: User, session_id: uuid.UUID, source_address: str, now: dt.datetime
 ) -> str | Denied:
-    """Return a ticket to watch one live session, and write down who watches."""
+    """Return a ticket to watch one live session; the watch itself is written down by
+    the gateway (`watches.begin_watch`), which makes the decision again."""
     person = User.objects.get(pk=user.pk)
     session = (
         queries.sessions_visible_to(person)
@@ -727,13 +759,6 @@ def issue_watch_ticket(
     verdict = queries.may_watch(person, session)
     if isinstance(verdict, Denied):
         return verdict
-    audit.record(
-        Kind.SESSION_WATCHED,
-        now=now,
-        actor=person.party,
-        subject=session.party,
-        source_address=source_address,
-    )
     return _make_ticket(
         purpose=TicketPurpose.WATCH,
         person=person,

@@ -578,6 +578,27 @@ def test_the_grace_for_no_asset_is_that_of_the_strictest_zone():
     assert queries.longest_grace_for(here.engineer, now=clock()) == 10
 
 
+def test_who_watches_over_sessions_needs_what_the_strictest_zone_of_the_site_asks():
+    """Commands name no asset either; a zone without assets has no sessions."""
+    here = factories.plant()
+
+    def minutes(user):
+        return queries.grace_minutes_for(user, asset_name=None, now=clock())
+
+    assert minutes(here.approver) == 0
+    inventory.change_zone(
+        zone_id=here.cell.pk,
+        changes={"sl_t": 2, "mfa_grace_minutes": 30},
+        by=SET_UP,
+        now=clock(),
+    )
+    for user in (here.approver, here.auditor):
+        assert minutes(user) == 10
+        assert queries.longest_grace_for(user, now=clock()) == 30
+    assert minutes(here.administrator) == 0
+    assert minutes(here.engineer) == 0
+
+
 @pytest.mark.parametrize(
     ("zone_says", "holds"), [((None, None), (15, 0)), ((0, 30), (0, 30))]
 )

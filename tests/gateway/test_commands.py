@@ -108,15 +108,6 @@ async def test_more_time_is_asked_for_where_one_works(client, typing):
     assert await client.ask(GrantExtension.objects.count) == 1
 
 
-async def test_who_watches_is_told(client, typing):
-    await typing.type("x")
-    await typing.sees("x")
-    live = next(iter(client.service.core.live.values()))
-    live.watchers.append("anna")
-    await typing.type("\r", ESC, "w")
-    await typing.sees("anna watches just now")
-
-
 async def test_what_is_no_command_reaches_the_asset_untouched(client, typing):
     sent = ["a", ESC, "t", "\r", ESC, "z", "\r", ESC, ESC, f"paste\r{ESC}t\r"]
     await typing.type(*sent)

@@ -20,7 +20,7 @@ from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.gateway import jumps
 from apps.gateway.inner_engineer import InnerEngineer
-from apps.gateway.jumps import JUMP_LIMIT, JUMP_ONLY_LINE
+from apps.gateway.jumps import JUMP_LIMIT, NO_ASSET_LINE
 from apps.recordings.frames import EventKind
 from apps.sessions.models import Session
 from apps.vault import operations as vault
@@ -233,9 +233,9 @@ async def test_a_handle_alone_opens_nothing_else(client, ssh_binary):
         await client.ask(carry, client.here, there.service)
         await client.ask(client.here.grant)
         connection = await outer(client)
-        with pytest.raises(asyncssh.ChannelOpenError) as refusal:
-            await connection.run("id")
-        assert JUMP_ONLY_LINE in refusal.value.reason
+        for asked in ({"command": "id"}, {"subsystem": "sftp"}):
+            with pytest.raises(asyncssh.ChannelOpenError):
+                await connection.run(**asked)
         for host, port in ((HOST, there.port), (HOST, client.port), ("", 22)):
             with pytest.raises(asyncssh.ChannelOpenError):
                 await connection.open_connection(host, port)
@@ -244,13 +244,18 @@ async def test_a_handle_alone_opens_nothing_else(client, ssh_binary):
         assert "is reached on port 22 here" in refusal.value.reason
         with pytest.raises(asyncssh.ChannelListenError):
             await connection.forward_remote_port("", 0, HOST, 1)
-        refused = await refused_kinds(client, 6)
-        assert sorted(refused) == ["direct-tcpip"] * 4 + ["session", "tcpip-forward"]
+        refused = await refused_kinds(client, 7)
+        assert sorted(refused) == [
+            *["direct-tcpip"] * 4,
+            "exec",
+            "subsystem sftp",
+            "tcpip-forward",
+        ]
     assert there.connections == 0
     assert not await client.ask(Session.objects.exists)
     result = await client.run_openssh(user_string=client.here.engineer.user.username)
     assert result.returncode == 255
-    assert JUMP_ONLY_LINE.encode() in result.stderr
+    assert NO_ASSET_LINE.encode() in result.stderr
 
 
 async def test_a_session_forward_to_an_assets_name_is_no_jump(client):

@@ -171,7 +171,9 @@ def resume(request: HttpRequest, session_id: uuid.UUID) -> Done:
     person = caller(request, CONTROL)
     found = _controllable(person, session_id)
     return _done(
-        operations.ask_resume(session_id=found.pk, by=person, now=timezone.now())
+        operations.ask_resume(
+            session_id=found.pk, by=person, now=timezone.now(), asked=IN_API
+        )
     )
 
 

@@ -34,7 +34,8 @@ FLOOD_PIECE = bytes(range(32, 127)) * 300
 class Target:
     """A running target: where it is, how to log in, and what it saw.
 
-    `host_key` is the public line it shows. `sessions` counts programs started and
+    `host_key` is the public line it shows. `sign_ins` counts connections on which
+    somebody was named, `sessions` programs started and
     `received` is what the echo target read from its standard input.
     """
 
@@ -45,6 +46,7 @@ class Target:
     client_key: asyncssh.SSHKey | None = None
     address: str = LOOPBACK
     connections: int = 0
+    sign_ins: int = 0
     sessions: int = 0
     received: bytearray = field(default_factory=bytearray)
     signals: list[str] = field(default_factory=list)
@@ -68,6 +70,10 @@ class _Server(TrackedServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         super().connection_made(conn)
         self._target.connections += 1
+
+    def begin_auth(self, username: str) -> bool:
+        self._target.sign_ins += 1
+        return super().begin_auth(username)
 
     def password_auth_supported(self) -> bool:
         return True

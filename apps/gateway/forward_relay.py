@@ -14,7 +14,8 @@ import asyncssh
 
 from apps.gateway.fastpath_forward import ForwardChannel, new_forward_channel
 from apps.gateway.relay import ChannelRequest, Hold, Relay
-from apps.gateway.upstream import MAX_PACKET, UpstreamConnection
+from apps.gateway.upstream import MAX_PACKET
+from apps.gateway.upstream_connection import UpstreamConnection
 from apps.inventory.services import ForwardDestination
 from apps.recordings.frames import EventKind, encode_open
 

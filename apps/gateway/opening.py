@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Coroutine
+from typing import Any
 
 from django.db import Error as DatabaseError
 from django.utils import timezone
@@ -20,8 +22,16 @@ from apps.gateway.session_context import (
     OpenRecording,
 )
 from apps.gateway.settling import settle_recording, settle_session
-from apps.gateway.upstream import Upstream, UpstreamError, UpstreamProblem, connect
+from apps.gateway.upstream import (
+    Dialled,
+    Upstream,
+    UpstreamError,
+    UpstreamProblem,
+    dial,
+    sign_in,
+)
 from apps.recordings import operations as recordings
+from apps.recordings.operations import RecordingStart
 from apps.recordings.output import RecordingFailedError
 from apps.sessions import operations as sessions
 from apps.sessions.lifecycle import EndReason
@@ -92,6 +102,7 @@ class _Opening:
         client_gone: asyncio.Event,
     ) -> None:
         self._core = core
+        self._settings = core.upstream
         self._client_gone = client_gone
         self._permit = permit
         self._session_id = session_id
@@ -99,29 +110,60 @@ class _Opening:
         self._upstream: Upstream | None = None
 
     async def reach_asset(self) -> tuple[Upstream, OpenRecording]:
-        """Open the recording, lease the credential and connect.
+        """Dial while the papers are made ready, then sign in.
 
-        The recording is open before anything is dialled: nothing may reach the asset
-        that could not be recorded (R23).
+        Nothing is dialled for what has no place to be recorded, and before the recording
+        is open and the credential leased the asset sees a key exchange and no more:
+        nothing may happen there that could not be recorded (R23).
         """
-        self._recording = await self._record()
-        lease = await self._lease()
-        try:
-            self._upstream = await self._connect(lease)
-        except UpstreamError as error:
-            if error.problem is not UpstreamProblem.CREDENTIAL_REFUSED:
-                raise
-            # The one before may just have been rotated away: lease it anew, once.
-            self._upstream = await self._connect(await self._lease())
-        return self._upstream, self._recording
-
-    async def _record(self) -> OpenRecording:
         start = await self._core.blocking.run(
             recordings.start_recording,
             session_id=self._session_id,
             now=timezone.now(),
         )
-        loop = asyncio.get_running_loop()
+        dialling = asyncio.ensure_future(dial(self._permit, settings=self._settings))
+        try:
+            self._recording, lease = await self._papers(start)
+        except BaseException:
+            await _give_up(dialling)
+            raise
+        try:
+            self._upstream = await self._until_gone(self._sign_in(dialling, lease))
+        except UpstreamError as error:
+            if error.problem is not UpstreamProblem.CREDENTIAL_REFUSED:
+                raise
+            # The one before may just have been rotated away: lease it anew, once.
+            lease = await self._lease()
+            dialling = asyncio.ensure_future(
+                dial(self._permit, settings=self._settings)
+            )
+            self._upstream = await self._until_gone(self._sign_in(dialling, lease))
+        return self._upstream, self._recording
+
+    async def _papers(
+        self, start: RecordingStart
+    ) -> tuple[OpenRecording, LeasedCredential]:
+        """Open the recording and lease the credential, both to their end."""
+        opening = asyncio.ensure_future(self._open_recorder(start))
+        leasing = asyncio.ensure_future(self._lease())
+        await asyncio.wait({opening, leasing})
+        if opening.exception() is None:
+            self._recording = opening.result()
+        # What became of both is known, whichever is told.
+        leasing.exception()
+        return opening.result(), leasing.result()
+
+    async def _sign_in(
+        self, dialling: asyncio.Future[Dialled], lease: LeasedCredential
+    ) -> Upstream:
+        try:
+            dialled = await dialling
+        except asyncio.CancelledError:
+            await _give_up(dialling)
+            raise
+        return await sign_in(dialled, lease, settings=self._settings)
+
+    async def _open_recorder(self, start: RecordingStart) -> OpenRecording:
         try:
             recorder = await self._core.blocking.run(
                 self._core.recorder_thread.open,
@@ -129,7 +171,7 @@ class _Opening:
                 header=start.header,
                 data_key=start.data_key,
                 signer=start.signer,
-                loop=loop,
+                loop=asyncio.get_running_loop(),
             )
         except RecordingFailedError as failure:
             await self._core.blocking.run(
@@ -149,25 +191,23 @@ class _Opening:
             forwards=bool(self._permit.forwards),
         )
 
-    async def _connect(self, lease: LeasedCredential) -> Upstream:
-        """Dial, but not for a client that has left.
+    async def _until_gone(self, connecting: Coroutine[Any, Any, Upstream]) -> Upstream:
+        """Connect, but not for a client that has left.
 
         Raises: UpstreamError, ClientLeftError.
         """
-        dialling = asyncio.ensure_future(
-            connect(self._permit, lease, settings=self._core.upstream)
-        )
+        task = asyncio.ensure_future(connecting)
         leaving = asyncio.ensure_future(self._client_gone.wait())
         try:
-            await asyncio.wait({dialling, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not dialling.done():
+            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
                 raise ClientLeftError("the client left while the session opened")
-            return dialling.result()
+            return task.result()
         finally:
             leaving.cancel()
-            if not dialling.done():
-                dialling.cancel()
-                await asyncio.wait({dialling})
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
 
     def undo(self, error: BaseException) -> None:
         """Close what was opened; the paperwork is a task that nothing cancels."""
@@ -180,6 +220,14 @@ class _Opening:
         await settle_session(self._core, self._session_id, reason, detail)
         if self._recording is not None:
             await settle_recording(self._core, self._recording)
+
+
+async def _give_up(dialling: asyncio.Future[Dialled]) -> None:
+    """End a dialling that nobody needs any more, however far it is."""
+    dialling.cancel()
+    await asyncio.wait({dialling})
+    if not dialling.cancelled() and dialling.exception() is None:
+        dialling.result().close_now()
 
 
 def _end_reason_for(error: BaseException) -> tuple[EndReason, str]:

@@ -27,7 +27,8 @@ from apps.gateway.asset_channel import AssetChannel, Terminal
 from apps.gateway.device_sign_in import DeviceSignIn
 from apps.gateway.screen import CANCEL, ScreenTracker
 from apps.gateway.terminal_lines import TerminalLines, plain
-from apps.gateway.upstream import MAX_PACKET, WINDOW, UpstreamConnection
+from apps.gateway.upstream import MAX_PACKET, WINDOW
+from apps.gateway.upstream_connection import UpstreamConnection
 from apps.recordings.frames import (
     EventKind,
     encode_close,

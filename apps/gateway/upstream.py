@@ -1,9 +1,10 @@
 """The connection to an asset: the only SSH client of the gateway.
 
-`connect` takes a permit and the credential leased for it, and nothing else says where
-to go (the proof value of `access.permits`). The host key must be one that was pinned
-for exactly this asset (R10, R16, R39); the algorithms are those of its crypto profile,
-in that order, and no others (R38). Addresses are judged after resolving (R26).
+`dial` takes a permit, and nothing else says where to go (the proof value of
+`access.permits`); `sign_in` takes the credential leased for it. The host key must be
+one that was pinned for exactly this asset (R10, R16, R39); the algorithms are those of
+its crypto profile, in that order, and no others (R38). Addresses are judged after
+resolving (R26).
 """
 
 from __future__ import annotations
@@ -11,25 +12,24 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, cast
 
 import asyncssh
-from asyncssh.constants import (
-    MSG_REQUEST_FAILURE,
-    MSG_REQUEST_SUCCESS,
-    OPEN_ADMINISTRATIVELY_PROHIBITED,
-)
-from asyncssh.packet import SSHPacket, SSHPacketHandler
 
 from apps.access.permits import ConnectionPermit
 from apps.gateway.algorithms import REKEY_BYTES, REKEY_SECONDS
-from apps.gateway.asset_channel import AssetChannel
 from apps.gateway.device_sign_in import DeviceSignIn
-from apps.gateway.fastpath import ClientConnection
+from apps.gateway.upstream_connection import (
+    KEEPALIVE_COUNT,
+    KEEPALIVE_SECONDS,
+    SignInWays,
+    UpstreamConnection,
+    WeakProfileConnection,
+)
 from apps.inventory.addresses import parse_address, refusal
 from apps.inventory.crypto_profiles import PROFILES, CryptoProfile
 from apps.inventory.sign_ins import SignIn
@@ -44,9 +44,6 @@ from apps.vault.terminal_sign_in import TerminalSignIn
 
 WINDOW: Final = 2 << 20
 MAX_PACKET: Final = 32_768
-STRICT_KEX_SERVER: Final = b"kex-strict-s-v00@openssh.com"
-KEEPALIVE_SECONDS: Final = 30
-KEEPALIVE_COUNT: Final = 4
 MOST_ROUNDS: Final = 5
 """Sets of prompts of one sign-in."""
 
@@ -122,150 +119,22 @@ class UpstreamSettings:
     allow_local_targets: bool = False
 
 
-class _Nobody(SSHPacketHandler):
-    """Takes what a device sends to a channel that has gone: RFC 4254 5.3 forbids it,
-    OpenSSH's client does not mind."""
-
-    def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool:  # noqa: ARG002
-        """Take it and do nothing."""
-        return True
-
-    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing."""
-
-
-class _Channels(dict[int, Any]):
-    """Channels by number; a number that is not there is nobody's, not an error."""
-
-    def __missing__(self, number: int) -> Any:
-        return _Nobody()
-
-
-class UpstreamConnection(ClientConnection):
-    """A connection to an asset; it opens channels, the asset opens none.
-
-    Devices may ignore keepalives or answer them wrongly, so only one that has answered
-    before is given up for its silence; a device that has vanished is noticed by TCP.
-    """
-
-    strict_kex_required = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._channels = _Channels()
-        self.answers_keepalives = False
-        self.new_sign_in: Callable[[], DeviceSignIn | None] = lambda: None
-        """Makes what answers a new shell's questions, for a device that has some."""
-        self.on_refused_channel: Callable[[str], None] | None = None
-        self.kex_problem: asyncssh.KeyExchangeFailed | None = None
-
-    def _choose_alg(
-        self, alg_type: str, local_algs: Sequence[bytes], remote_algs: Sequence[bytes]
-    ) -> bytes:
-        """Require strict key exchange unless the profile is a weak one (R34)."""
-        if (
-            alg_type == "key exchange"
-            and not self._session_id
-            and self.strict_kex_required
-            and STRICT_KEX_SERVER not in remote_algs
-        ):
-            raise asyncssh.KeyExchangeFailed("the asset has no strict key exchange")
-        try:
-            chosen: bytes = super()._choose_alg(alg_type, local_algs, remote_algs)
-        except asyncssh.KeyExchangeFailed as error:
-            # The asset comes to the same end and may close before this is reported.
-            self.kex_problem = error
-            raise
-        return chosen
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Have TCP notice a device that has vanished, whatever it answers."""
-        end = transport.get_extra_info("socket")
-        if end is not None:
-            _watch_by_tcp(end)
-        super().connection_made(transport)
-
-    def new_session_channel(self, *, window: int, max_pktsize: int) -> AssetChannel:
-        """Return an unopened session channel; the caller runs its `start`."""
-        self._update_recv_pktlen(max_pktsize)
-        return AssetChannel(
-            self, self._loop, "strict", None, "strict", window, max_pktsize
-        )
-
-    async def _make_keepalive_request(self) -> None:
-        await super()._make_keepalive_request()
-        self.answers_keepalives = True
-
-    def _keepalive_timer_callback(self) -> None:
-        if not self.answers_keepalives:
-            self._keepalive_count = 0
-            if len(self._global_request_waiters) >= KEEPALIVE_COUNT:
-                # It never answers; TCP goes on to see whether it is there.
-                return
-        super()._keepalive_timer_callback()
-
-    def _process_global_answer(
-        self, pkttype: int, pktid: int, packet: SSHPacket
-    ) -> None:
-        """Take an answer; one that nobody waits for means nothing."""
-        if self._global_request_waiters:
-            self._process_global_response(pkttype, pktid, packet)
-
-    def _process_channel_open(
-        self, _pkttype: int, _pktid: int, packet: SSHPacket
-    ) -> None:
-        """Refuse whatever the asset opens: agent, X11, forwarded ports, sessions."""
-        kind = packet.get_string().decode("ascii", "replace")
-        sender = packet.get_uint32()
-        self.send_channel_open_failure(
-            sender,
-            OPEN_ADMINISTRATIVELY_PROHIBITED,
-            "assets open no channels here",
-            "",
-        )
-        if self.on_refused_channel is not None:
-            self.on_refused_channel(kind)
-
-    _packet_handlers = {
-        **ClientConnection._packet_handlers,
-        asyncssh.constants.MSG_CHANNEL_OPEN: _process_channel_open,
-        MSG_REQUEST_SUCCESS: _process_global_answer,
-        MSG_REQUEST_FAILURE: _process_global_answer,
-    }
-
-
-def _watch_by_tcp(end: socket.socket) -> None:
-    """Give up after two and a half minutes without any sign of the other side."""
-    seconds = KEEPALIVE_SECONDS * (KEEPALIVE_COUNT + 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_SECONDS),
-        ("TCP_KEEPINTVL", KEEPALIVE_SECONDS),
-        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-        ("TCP_USER_TIMEOUT", seconds * 1000),
-    ):
-        # Not every system has each of them.
-        with suppress(AttributeError, OSError):
-            end.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-class _WeakProfileConnection(UpstreamConnection):
-    """For profiles whose ciphers Terrapin does not touch."""
-
-    strict_kex_required = False
-
-
 class _Owner(asyncssh.SSHClient):
     """Notices where the connection is, and when it goes; answers prompts, once."""
 
-    def __init__(self, login: str, password: Secret | None) -> None:
+    def __init__(self) -> None:
         self.authenticating = asyncio.Event()
         self.began_authentication = False
         self.on_lost: Callable[[Exception | None], None] | None = None
         self.sign_in_problem: UpstreamProblem | None = None
-        self._login = login
-        self._password = password
+        self._login = ""
+        self._password: Secret | None = None
         self._gave_password = False
         self._rounds = 0
+
+    def take(self, lease: LeasedCredential) -> None:
+        """Answer prompts with what was leased."""
+        self._login, self._password = lease.login, lease.password
 
     def kbdint_auth_requested(self) -> str | None:
         """Take part in a sign-in by prompts, once."""
@@ -336,20 +205,35 @@ class Upstream:
         self.connection.abort_transport()
 
 
-async def connect(
-    permit: ConnectionPermit, lease: LeasedCredential, *, settings: UpstreamSettings
-) -> Upstream:
-    """Connect to the permit's asset with the leased credential.
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """An asset whose host key was verified, and that was told nothing yet."""
 
-    A device for one session at a time may still be busy with the end of the last one,
-    so it is tried again as long as nothing of the credential was sent.
+    permit: ConnectionPermit
+    connection: UpstreamConnection
+    owner: _Owner
+    waiter: asyncio.Future[None]
+
+    def close_now(self) -> None:
+        """Close the socket in this very call; nobody waits any more."""
+        if not self.waiter.cancel() and not self.waiter.cancelled():
+            # Known by now, or of no interest: asyncio need not tell.
+            self.waiter.exception()
+        self.connection.abort_transport()
+
+
+async def dial(permit: ConnectionPermit, *, settings: UpstreamSettings) -> Dialled:
+    """Connect to the permit's asset, exchange keys and verify whom one speaks to.
+
+    Nobody is named and nothing of a session is sent. A device for one session at a time
+    may still be busy with the end of the last one, so it is tried again.
     Raises: UpstreamError.
     """
     loop = asyncio.get_running_loop()
     pause, give_up_at = BUSY_PAUSE_SECONDS, loop.time() + settings.busy_seconds
     while True:
         try:
-            return await _connect_once(permit, lease, settings)
+            return await _dial_once(permit, settings)
         except UpstreamError as error:
             may_be_busy = permit.session_limit == 1 and error.problem in {
                 UpstreamProblem.UNREACHABLE,
@@ -361,35 +245,50 @@ async def connect(
         pause *= 2
 
 
-async def _connect_once(
-    permit: ConnectionPermit, lease: LeasedCredential, settings: UpstreamSettings
-) -> Upstream:
+async def _dial_once(permit: ConnectionPermit, settings: UpstreamSettings) -> Dialled:
     profile = PROFILES[permit.crypto_profile]
     keys = _pinned_keys(permit)
     addresses = await _resolve(permit, settings)
-    options = await _options(permit, lease, profile, keys)
-    loop = asyncio.get_running_loop()
-    options.waiter = loop.create_future()
-    factory = _WeakProfileConnection if profile.weak else UpstreamConnection
-    connection = factory(loop, options, wait="auth")
+    options = await _options(permit, profile, keys)
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    options.waiter = waiter
+    factory = WeakProfileConnection if profile.weak else UpstreamConnection
+    connection = factory(asyncio.get_running_loop(), options, wait="auth")
     try:
-        await _dial(connection, addresses, permit.port, settings.tcp_seconds)
+        await _connect(connection, addresses, permit.port, settings.tcp_seconds)
     except BaseException:
-        options.waiter.cancel()
+        waiter.cancel()
         raise
-    owner = cast(_Owner, connection.get_owner())
-    try:
-        await _authenticate(
-            connection, owner, options.waiter, settings, patience=profile.patience
-        )
-    except BaseException:
-        connection.abort_transport()
-        raise
+    dialled = Dialled(permit, connection, cast(_Owner, connection.get_owner()), waiter)
+    async with _explained(
+        dialled, "key exchange", settings.kex_seconds * profile.patience
+    ):
+        await dialled.owner.authenticating.wait()
+        if waiter.done():
+            # It went before it could be asked.
+            await waiter
+    return dialled
+
+
+async def sign_in(
+    dialled: Dialled, lease: LeasedCredential, *, settings: UpstreamSettings
+) -> Upstream:
+    """Sign in with the leased credential.
+
+    Raises: UpstreamError; the connection is closed then.
+    """
+    permit, connection = dialled.permit, dialled.connection
+    patience = PROFILES[permit.crypto_profile].patience
+    async with _explained(dialled, "authentication", settings.auth_seconds * patience):
+        if not dialled.waiter.done():
+            dialled.owner.take(lease)
+            connection.sign_in(_ways(permit, lease))
+        await dialled.waiter
     connection.new_sign_in = lambda: _new_sign_in(permit, lease)
     key = connection.get_server_host_key()
     return Upstream(
         connection=connection,
-        owner=owner,
+        owner=dialled.owner,
         host_key_fingerprint=key.get_fingerprint() if key else "",
     )
 
@@ -408,35 +307,36 @@ def _new_sign_in(
     )
 
 
-async def _authenticate(
-    connection: UpstreamConnection,
-    owner: _Owner,
-    waiter: asyncio.Future[None],
-    settings: UpstreamSettings,
-    *,
-    patience: float,
-) -> None:
-    loop = asyncio.get_running_loop()
-    stage = "key exchange"
+@asynccontextmanager
+async def _explained(
+    dialled: Dialled, stage: str, seconds: float
+) -> AsyncIterator[None]:
+    """Limit a stage, and say what its failure means; closes the connection then."""
+    connection, owner = dialled.connection, dialled.owner
     try:
-        async with asyncio.timeout(settings.kex_seconds * patience) as limit:
-            await owner.authenticating.wait()
-            stage = "authentication"
-            limit.reschedule(loop.time() + settings.auth_seconds * patience)
-            await waiter
-    except TimeoutError as error:
-        raise UpstreamError(
-            UpstreamProblem.SILENT, f"no answer during {stage}"
-        ) from error
-    except asyncssh.HostKeyNotVerifiable as error:
-        raise UpstreamError(UpstreamProblem.HOST_KEY_CHANGED, str(error)) from error
-    except asyncssh.KeyExchangeFailed as error:
-        raise UpstreamError(UpstreamProblem.NO_COMMON_ALGORITHM, str(error)) from error
-    except asyncssh.PermissionDenied as error:
-        problem = owner.sign_in_problem or UpstreamProblem.CREDENTIAL_REFUSED
-        raise UpstreamError(problem, str(error)) from error
-    except (asyncssh.Error, OSError) as error:
-        raise _lost(connection, owner, error) from error
+        async with asyncio.timeout(seconds):
+            yield
+    except BaseException as error:
+        dialled.close_now()
+        if isinstance(error, TimeoutError | asyncssh.Error | OSError):
+            raise _explanation(connection, owner, stage, error) from error
+        raise
+
+
+def _explanation(
+    connection: UpstreamConnection, owner: _Owner, stage: str, error: Exception
+) -> UpstreamError:
+    match error:
+        case TimeoutError():
+            return UpstreamError(UpstreamProblem.SILENT, f"no answer during {stage}")
+        case asyncssh.HostKeyNotVerifiable():
+            return UpstreamError(UpstreamProblem.HOST_KEY_CHANGED, str(error))
+        case asyncssh.KeyExchangeFailed():
+            return UpstreamError(UpstreamProblem.NO_COMMON_ALGORITHM, str(error))
+        case asyncssh.PermissionDenied():
+            problem = owner.sign_in_problem or UpstreamProblem.CREDENTIAL_REFUSED
+            return UpstreamError(problem, str(error))
+    return _lost(connection, owner, error)
 
 
 def _lost(
@@ -496,7 +396,7 @@ async def _resolve(permit: ConnectionPermit, settings: UpstreamSettings) -> list
     return [str(address) for address in found]
 
 
-async def _dial(
+async def _connect(
     connection: UpstreamConnection, addresses: Sequence[str], port: int, seconds: float
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -532,21 +432,18 @@ def _host_key_algorithms(
 
 async def _options(
     permit: ConnectionPermit,
-    lease: LeasedCredential,
     profile: CryptoProfile,
     keys: list[asyncssh.SSHKey],
 ) -> asyncssh.SSHClientConnectionOptions:
-    credential = (
-        _credential_options(lease)
-        if permit.sign_in == SignIn.SSH
-        else _nothing_by_ssh(lease)
-    )
     options: asyncssh.SSHClientConnectionOptions
     options = await asyncssh.SSHClientConnectionOptions.construct(
-        client_factory=lambda: _Owner(lease.login, lease.password),
+        client_factory=_Owner,
         host=permit.address,
         port=permit.port,
-        username=lease.login,
+        # Nobody signs in before there is a credential (`sign_in`).
+        username="",
+        client_keys=None,
+        password=None,
         known_hosts=(keys, [], []),
         server_host_key_algs=_host_key_algorithms(profile, keys),
         kex_algs=list(profile.kex),
@@ -566,41 +463,24 @@ async def _options(
         keepalive_count_max=KEEPALIVE_COUNT,
         rekey_bytes=REKEY_BYTES,
         rekey_seconds=REKEY_SECONDS,
-        **credential,
     )
     return options
 
 
-def _credential_options(lease: LeasedCredential) -> dict[str, Any]:
-    """Return exactly the lease's way of signing in, and no other."""
-    if lease.password is not None:
-        return {
-            "client_keys": None,
-            "password": lease.password.reveal(),
-            "preferred_auth": ["password", "keyboard-interactive"],
-            "disable_trivial_auth": True,
-        }
-    if lease.private_key is None:
+def _ways(permit: ConnectionPermit, lease: LeasedCredential) -> SignInWays:
+    """Return exactly the lease's way of signing in. Raises: UpstreamError."""
+    if permit.sign_in != SignIn.SSH and lease.password is not None:
+        # The device asks for it on its terminal.
+        return SignInWays(lease.login, ())
+    if permit.sign_in == SignIn.SSH and lease.password is not None:
+        return SignInWays(
+            lease.login,
+            ("password", "keyboard-interactive"),
+            password=lease.password.reveal(),
+        )
+    if permit.sign_in != SignIn.SSH or lease.private_key is None:
         raise UpstreamError(UpstreamProblem.CREDENTIAL_REFUSED, "the lease is empty")
-    key = asyncssh.import_private_key(lease.private_key.reveal())
-    pair: Any = key
+    key: Any = asyncssh.import_private_key(lease.private_key.reveal())
     if lease.certificate is not None:
-        pair = (key, asyncssh.import_certificate(lease.certificate))
-    return {
-        "client_keys": [pair],
-        "password": None,
-        "preferred_auth": ["publickey"],
-        "disable_trivial_auth": True,
-    }
-
-
-def _nothing_by_ssh(lease: LeasedCredential) -> dict[str, Any]:
-    """Return a sign-in without credential: the device asks on its terminal."""
-    if lease.password is None:
-        raise UpstreamError(UpstreamProblem.CREDENTIAL_REFUSED, "the lease is empty")
-    return {
-        "client_keys": None,
-        "password": None,
-        "preferred_auth": [],
-        "disable_trivial_auth": False,
-    }
+        key = (key, asyncssh.import_certificate(lease.certificate))
+    return SignInWays(lease.login, ("publickey",), key=key)

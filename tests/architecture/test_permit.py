@@ -15,11 +15,20 @@ from apps.vault.leases import LeasedCredential
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_dialling_takes_a_permit_and_a_lease_and_nothing_that_says_where() -> None:
-    wanted = typing.get_type_hints(upstream.connect)
-    parameters = list(inspect.signature(upstream.connect).parameters)
-    assert parameters == ["permit", "lease", "settings"]
+def test_dialling_takes_a_permit_and_nothing_that_says_where() -> None:
+    wanted = typing.get_type_hints(upstream.dial)
+    assert list(inspect.signature(upstream.dial).parameters) == ["permit", "settings"]
     assert wanted["permit"] is ConnectionPermit
+    assert {field.name for field in dataclasses.fields(upstream.Dialled)} == {
+        "permit",
+        "connection",
+        "owner",
+        "waiter",
+    }
+    wanted = typing.get_type_hints(upstream.sign_in)
+    parameters = list(inspect.signature(upstream.sign_in).parameters)
+    assert parameters == ["dialled", "lease", "settings"]
+    assert wanted["dialled"] is upstream.Dialled
     assert wanted["lease"] is LeasedCredential
     # Times, and whether this machine itself may be a target (R26): no address.
     limits = {field.name for field in dataclasses.fields(upstream.UpstreamSettings)}
@@ -33,14 +42,14 @@ def test_dialling_takes_a_permit_and_a_lease_and_nothing_that_says_where() -> No
 
 
 def test_only_a_live_session_dials() -> None:
-    """`connect` of `gateway.upstream` is asked for in one place."""
+    """`dial` of `gateway.upstream` is asked for in one place."""
     importers = [
         str(path.relative_to(ROOT))
         for path in sorted((ROOT / "apps").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.ImportFrom)
         and node.module == "apps.gateway.upstream"
-        and "connect" in {alias.name for alias in node.names}
+        and "dial" in {alias.name for alias in node.names}
     ]
     assert importers == ["apps/gateway/opening.py"]
 

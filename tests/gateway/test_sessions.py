@@ -7,6 +7,7 @@ import os
 import pty
 import struct
 import termios
+import threading
 from typing import Any
 
 import asyncssh
@@ -20,6 +21,7 @@ from apps.gateway import opening, upstream
 from apps.recordings import operations as recordings
 from apps.recordings.frames import EventKind, decode_open, decode_resize
 from apps.recordings.models import Recording
+from apps.recordings.output import RecordingFailedError
 from apps.recordings.reader import RecordingReader
 from apps.sessions import operations as sessions
 from apps.sessions.models import Channel, Session
@@ -101,19 +103,19 @@ async def test_nothing_runs_before_what_changed_while_the_asset_was_reached_is_k
     grant = await client.ask(client.here.grant)
     watchdog, go = client.service._watchdog, asyncio.Event()
     dialled, answers = asyncio.Event(), asyncio.Event()
-    look, connect = watchdog.check, upstream.connect
+    look, sign_in = watchdog.check, upstream.sign_in
 
     async def slow_look():
         await go.wait()
         await look()
 
-    async def slow_connect(*args, **options):
+    async def slow_sign_in(*args, **options):
         dialled.set()
         await answers.wait()
-        return await connect(*args, **options)
+        return await sign_in(*args, **options)
 
     monkeypatch.setattr(watchdog, "check", slow_look)
-    monkeypatch.setattr(opening, "connect", slow_connect)
+    monkeypatch.setattr(opening, "sign_in", slow_sign_in)
     connection = await client.connect()
     running = asyncio.create_task(connection.run("stdout x"))
     await dialled.wait()
@@ -493,6 +495,42 @@ async def test_r23_without_a_recording_nothing_reaches_the_asset(client, setting
     with pytest.raises((asyncssh.ChannelOpenError, asyncssh.DisconnectError)):
         await connection.run("stdout x")
     assert client.here.target.connections == 0
+
+
+async def test_r23_before_the_recording_is_open_nobody_signs_in(client, monkeypatch):
+    """R23: meanwhile the asset sees a key exchange and no more; then not even that."""
+    await client.ask(client.here.grant)
+    core, target = client.service.core, client.here.target
+    may_open, opened = threading.Event(), core.recorder_thread.open
+
+    def slow_disk(*args, **kwargs):
+        if not may_open.wait(20):
+            raise RecordingFailedError("the disk does not answer")
+        raise RecordingFailedError("No space left on device")
+
+    monkeypatch.setattr(core.recorder_thread, "open", slow_disk)
+    connection = await client.connect()
+    running = asyncio.ensure_future(connection.run("stdout x"))
+
+    async def dialled():
+        return target.open_now
+
+    await until(dialled)
+    assert not running.done()
+    assert target.sign_ins == 0
+    may_open.set()
+    with pytest.raises((asyncssh.ChannelOpenError, asyncssh.DisconnectError)):
+        await running
+
+    async def hung_up():
+        return not target.open_now
+
+    await until(hung_up)
+    assert target.sign_ins == 0
+    monkeypatch.setattr(core.recorder_thread, "open", opened)
+    again = await client.connect()
+    assert (await again.run("stdout x")).stdout == "x\n"
+    assert target.sign_ins == 1
 
 
 async def test_a_client_that_vanishes_takes_the_session_along(client):

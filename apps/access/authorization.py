@@ -37,7 +37,7 @@ _VOID = Denied(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierSignIn:
-    """The sign-in of the outer connection of a jump: by which key, and when."""
+    """A full sign-in: by which key, and when its code was checked."""
 
     key_id: uuid.UUID
     at: dt.datetime
@@ -61,7 +61,8 @@ def authorize_connection(
     decision is written down, allowed ones too. A denial says the same outside
     (`NO_ACCESS_MESSAGE`), whether the asset is unknown or only not theirs. `grace_age`
     is how old the full sign-in was when the key alone signed in; None when this
-    sign-in was a full one. `earlier` is given for a jump, and must still stand.
+    sign-in was a full one. `earlier` is a full sign-in, by this connection or by the
+    outer one of a jump, and must still stand.
     """
     person = User.objects.get(pk=user.pk)
     asset = asset_by_name(asset_name)
@@ -193,16 +194,17 @@ def _pick_grant(
     person: User, asset: Asset, account_name: str | None, *, now: dt.datetime
 ) -> Grant | Denied:
     """Return the grant that ends last; else the newest dead one, to say why."""
-    grants = Grant.objects.select_related(
-        "asset__zone__site", "account", "person"
-    ).filter(person=person, asset=asset)
+    grants = Grant.objects.select_related("account").filter(person=person, asset=asset)
     if account_name is not None:
         grants = grants.filter(account__name=account_name)
     active = list(grants.active(at=now).order_by("-ends_at"))
     if len({grant.account_id for grant in active}) > 1:
         return Denied(DenialCode.ACCOUNT_AMBIGUOUS)
     newest = active[0] if active else grants.order_by("-starts_at").first()
-    return newest if newest is not None else Denied(DenialCode.NO_GRANT)
+    if newest is None:
+        return Denied(DenialCode.NO_GRANT)
+    newest.asset, newest.person = asset, person
+    return newest
 
 
 def _permit(
@@ -215,7 +217,8 @@ def _permit(
     grace_age: dt.timedelta | None = None,
 ) -> ConnectionPermit | Denied:
     asset, account = grant.asset, grant.account
-    path = queries.path_facts(asset)
+    host_keys = pinned_host_keys(asset.pk)
+    path = queries.path_facts(asset, host_keys=host_keys)
     verdict = decide_connection(
         queries.person_facts(person, asset.zone.site),
         path,
@@ -274,7 +277,7 @@ def _permit(
         asset_name=asset.name,
         address=asset.address,
         port=asset.port,
-        host_keys=pinned_host_keys(asset.pk),
+        host_keys=host_keys,
         crypto_profile=asset.crypto_profile,
         account_id=account.pk,
         account_name=account.name,

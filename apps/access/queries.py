@@ -50,17 +50,22 @@ def person_facts(user: User, site: Site) -> PersonFacts:
     )
 
 
-def path_facts(asset: Asset) -> PathFacts:
-    """Return what counts of the way to `asset`, read now."""
-    zone = gateway_zone(asset.zone.site)
+def path_facts(asset: Asset, *, host_keys: tuple[str, ...] | None = None) -> PathFacts:
+    """Return what counts of the way to `asset`, read now.
+
+    `host_keys` are its pinned ones where the caller has just read them.
+    """
     conduit = conduit_to(asset)
+    zone = conduit.from_zone if conduit else gateway_zone(asset.zone.site)
+    if host_keys is None:
+        host_keys = pinned_host_keys(asset.pk)
     return PathFacts(
         asset_retired=asset.retired_at is not None,
         gateway_zone=zone.name if zone else None,
         asset_zone=asset.zone.name,
         conduit=conduit.name if conduit else None,
         conduit_services=frozenset(conduit.services if conduit else ()),
-        host_key_pinned=bool(pinned_host_keys(asset.pk)),
+        host_key_pinned=bool(host_keys),
         omits_forward_bytes=conduit is not None and conduit.omits_forward_bytes,
     )
 

@@ -15,6 +15,7 @@ from apps.audit.models import AuditEvent, Outcome
 # Any constant will do, as long as every writer of the ledger takes the same lock.
 _LEDGER_LOCK = 0x51_1C_E0_01
 _LABEL_LENGTH = 150
+_HEAD = "SELECT seq, hash FROM audit_auditevent ORDER BY seq DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def _plain(value: object) -> object:
 
 def _text(value: str, length: int) -> str:
     """Return `value` without control characters, cut to `length` characters."""
+    if value.isprintable():
+        return value[:length]
     # PostgreSQL cannot store NUL, and logs are read line by line.
     return "".join(c if c.isprintable() else "\ufffd" for c in value)[:length]
 
@@ -87,10 +90,9 @@ def record(
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LEDGER_LOCK])
-    last = AuditEvent.objects.order_by("-seq").values_list("seq", "hash").first()
-    previous = bytes(last[1]) if last else GENESIS
+    last, previous = ledger_head()
     event = AuditEvent(
-        seq=last[0] + 1 if last else 1,
+        seq=last + 1,
         kind=kind.value,
         at=now,
         actor_id=_text(actor.id, 64),
@@ -116,8 +118,11 @@ def _json_object(data: Mapping[str, object]) -> dict[str, object]:
 
 def ledger_head() -> tuple[int, bytes]:
     """Return the number and chain hash of the newest event; (0, zeros) when empty."""
-    last = AuditEvent.objects.order_by("-seq").values_list("seq", "hash").first()
-    return (last[0], bytes(last[1])) if last else (0, GENESIS)
+    # Each write asks this first: the plain statement takes a tenth of the time.
+    with connection.cursor() as cursor:
+        cursor.execute(_HEAD)
+        row = cursor.fetchone()
+    return (row[0], bytes(row[1])) if row else (0, GENESIS)
 
 
 @transaction.atomic

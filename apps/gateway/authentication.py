@@ -126,6 +126,10 @@ class Authentication:
         """Return whether a key may be signed with. Proves nothing by itself (R4)."""
         if not self._is_current(user_string, Stage.KEY) or self.login is None:
             return False
+        if fingerprint in self._known:
+            # It was offered, now it signs. Whether it is still a usable one is asked
+            # again in the transaction that writes the sign-in down.
+            return True
         this_round = self._round
         owner = await self._factors.find_key(self.login.handle, fingerprint)
         if this_round != self._round:

@@ -112,9 +112,9 @@ class _Opening:
     async def reach_asset(self) -> tuple[Upstream, OpenRecording]:
         """Dial while the papers are made ready, then sign in.
 
-        Nothing is dialled for what has no place to be recorded, and before the recording
-        is open and the credential leased the asset sees a key exchange and no more:
-        nothing may happen there that could not be recorded (R23).
+        Nothing is dialled for what has no place to be recorded, and before the
+        recording is open and the credential leased the asset sees a key exchange and no
+        more: nothing may happen there that could not be recorded (R23).
         """
         start = await self._core.blocking.run(
             recordings.start_recording,

@@ -606,4 +606,8 @@ def _sign_in_and_authorize(
         door=DOOR,
         now=timezone.now(),
         grace_age=grace_age,
+        # A code may be typed long after the key was proved.
+        earlier=None
+        if grace_age is not None or code_checked_at is None
+        else authorization.EarlierSignIn(key_id=owner.key_id, at=code_checked_at),
     )

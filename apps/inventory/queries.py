@@ -58,7 +58,7 @@ def gateway_zone(site: Site) -> Zone | None:
 def conduit_to(asset: Asset) -> Conduit | None:
     """Return the conduit from the site's gateway zone to the asset's zone, if any."""
     return (
-        Conduit.objects.select_related("from_zone", "to_zone")
+        Conduit.objects.select_related("from_zone")
         .filter(
             to_zone=asset.zone,
             from_zone__site_id=asset.zone.site_id,

@@ -86,9 +86,7 @@ def start_recording(*, session_id: uuid.UUID, now: dt.datetime) -> RecordingStar
     """
     seal_key = vault.service_key(ServiceKeyPurpose.RECORDING_SEAL, now=now)
     with transaction.atomic():
-        session = Session.objects.select_related(
-            "person", "asset__zone__site", "account", "grant", "gateway"
-        ).get(pk=session_id)
+        session = _as_headed(session_id)
         data_key = secrets.token_bytes(_DATA_KEY_BYTES)
         stored = seal_secret(
             purpose="recording",
@@ -132,6 +130,30 @@ def start_recording(*, session_id: uuid.UUID, now: dt.datetime) -> RecordingStar
         data_key=data_key,
         signer=SealSigner(key_id=seal_key.fingerprint, sign=seal_key.sign),
     )
+
+
+def _as_headed(session_id: uuid.UUID) -> Session:
+    """Return the session with what the head of a recording says of it, and no more."""
+    session = (
+        Session.objects.select_related(
+            "person", "asset__zone__site", "account", "gateway"
+        )
+        .only(
+            "grant_id",
+            "door",
+            "source_address",
+            "person__username",
+            "asset__name",
+            "asset__zone__name",
+            "asset__zone__site__name",
+            "account__name",
+            "account__asset_id",
+            "gateway__name",
+        )
+        .get(pk=session_id)
+    )
+    session.account.asset = session.asset
+    return session
 
 
 def _make_private_folders(folder: Path) -> None:

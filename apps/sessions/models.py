@@ -4,6 +4,7 @@ import datetime as dt
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils.functional import cached_property
 
 from apps.access.models import Grant
 from apps.accounts.models import User
@@ -151,7 +152,17 @@ class Session(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.short_id} {self.person} on {self.account}"
+        return f"{self.short_id} {self._who_on_what}"
+
+    @cached_property
+    def _who_on_what(self) -> str:
+        if {"person", "account"} <= self._state.fields_cache.keys():
+            return f"{self.person} on {self.account}"
+        # Three names instead of three rows: every event about a session has its label.
+        person, account, asset = Session.objects.values_list(
+            "person__username", "account__name", "account__asset__name"
+        ).get(pk=self.pk)
+        return f"{person} on {account} on {asset}"
 
     @property
     def short_id(self) -> str:

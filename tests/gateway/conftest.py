@@ -198,11 +198,13 @@ class Client:
             self.port,
             username=user_string or self.here.address,
             client_keys=[person.key],
-            client_factory=lambda: CodeTyper(code or person.code()),
             known_hosts=self.known_hosts,
             agent_path=None,
             config=None,
-            **options,
+            **{
+                "client_factory": lambda: CodeTyper(code or person.code()),
+                **options,
+            },
         )
         self._stack.push_async_callback(_close, connection)
         return connection

@@ -10,12 +10,13 @@ from apps.access import operations as access
 from apps.accounts import operations as accounts
 from apps.accounts import ssh_sign_in
 from apps.accounts.models import SignInGrace
+from apps.accounts.queries import keys_of
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.inventory import operations as inventory
 from tests import factories
 from tests.factories import SET_UP, clock
-from tests.gateway.conftest import enrol, reachable
+from tests.gateway.conftest import CodeTyper, enrol, reachable
 
 
 @pytest.fixture
@@ -48,6 +49,36 @@ def _factors():
 
 ASKED = ["One-time code: "]
 FULL, GRACE = ["public_key", "one_time_code"], ["public_key", "grace"]
+
+
+class Remover(CodeTyper):
+    """Takes so long to type the code that the key is removed meanwhile."""
+
+    def __init__(self, client, code):
+        super().__init__(code)
+        self._client = client
+
+    async def kbdint_challenge_received(self, name, instructions, lang, prompts):
+        user = self._client.here.engineer.user
+
+        def remove():
+            for key in keys_of(user):
+                accounts.remove_key(key_id=key.pk, user=user, now=clock())
+
+        await self._client.ask(remove)
+        return super().kbdint_challenge_received(name, instructions, lang, prompts)
+
+
+async def test_a_key_that_is_removed_while_the_code_is_typed_opens_nothing(client):
+    await client.ask(client.here.grant)
+    code = client.here.engineer.code()
+    connection = await client.connect(
+        client_factory=lambda: Remover(client, code),
+    )
+    with pytest.raises((asyncssh.ChannelOpenError, asyncssh.DisconnectError)) as why:
+        await connection.run("exit 0")
+    assert "no access" in why.value.reason or "no longer counts" in why.value.reason
+    assert client.here.target.connections == 0
 
 
 async def test_the_stock_client_is_asked_once_and_then_not(client, ssh_binary):

@@ -71,9 +71,9 @@ class _Server(TrackedServer):
         super().connection_made(conn)
         self._target.connections += 1
 
-    def begin_auth(self, username: str) -> bool:
+    def begin_auth(self, username: str) -> bool:  # noqa: ARG002
         self._target.sign_ins += 1
-        return super().begin_auth(username)
+        return True
 
     def password_auth_supported(self) -> bool:
         return True

@@ -58,7 +58,9 @@ class Remover(CodeTyper):
         super().__init__(code)
         self._client = client
 
-    async def kbdint_challenge_received(self, name, instructions, lang, prompts):
+    async def kbdint_challenge_received(  # type: ignore[override]
+        self, name, instructions, lang, prompts
+    ):
         user = self._client.here.engineer.user
 
         def remove():

@@ -71,7 +71,7 @@ class _Server(TrackedServer):
         super().connection_made(conn)
         self._target.connections += 1
 
-    def begin_auth(self, username: str) -> bool:  # noqa: ARG002
+    def begin_auth(self, username: str) -> bool:
         self._target.sign_ins += 1
         return True
 

@@ -9,12 +9,10 @@ the permit was found to hold it, as a look-up by itself carries text out.
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
-import socket
 from dataclasses import dataclass
 from typing import Final
 
+from apps.gateway.name_lookups import FORWARD_NAMES, Address, LookupFailedError
 from apps.gateway.session_context import ChannelRefusedError
 from apps.inventory.addresses import parse_address, refusal
 from apps.inventory.services import (
@@ -88,17 +86,12 @@ async def addresses_of(
 
 async def _resolve(
     destination: ForwardDestination,
-) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    loop = asyncio.get_running_loop()
+) -> list[Address]:
     try:
-        async with asyncio.timeout(RESOLVE_SECONDS):
-            answers = await loop.getaddrinfo(
-                destination.host, destination.port, type=socket.SOCK_STREAM
-            )
-    except (OSError, UnicodeError, TimeoutError):
+        return await FORWARD_NAMES.addresses(
+            destination.host, destination.port, seconds=RESOLVE_SECONDS
+        )
+    except LookupFailedError:
         raise ChannelRefusedError(
             f"the gateway cannot resolve the name {destination.host}"
         ) from None
-    # A zone index (fe80::1%eth0) is the gateway's own matter, and refused anyway.
-    texts = (str(answer[4][0]).partition("%")[0] for answer in answers)
-    return list(dict.fromkeys(ipaddress.ip_address(text) for text in texts))

@@ -10,8 +10,6 @@ resolving (R26).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import asyncssh
 from apps.access.permits import ConnectionPermit
 from apps.gateway.algorithms import REKEY_BYTES, REKEY_SECONDS
 from apps.gateway.device_sign_in import DeviceSignIn
+from apps.gateway.name_lookups import ASSET_NAMES, LookupFailedError
 from apps.gateway.upstream_connection import (
     KEEPALIVE_COUNT,
     KEEPALIVE_SECONDS,
@@ -373,19 +372,14 @@ async def _resolve(permit: ConnectionPermit, settings: UpstreamSettings) -> list
     if literal is not None:
         found = [literal]
     else:
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(settings.tcp_seconds):
-                answers = await loop.getaddrinfo(
-                    permit.address, permit.port, type=socket.SOCK_STREAM
-                )
-        except (OSError, UnicodeError, TimeoutError) as error:
+            found = await ASSET_NAMES.addresses(
+                permit.address, permit.port, seconds=settings.tcp_seconds
+            )
+        except LookupFailedError as error:
             raise UpstreamError(
                 UpstreamProblem.UNREACHABLE, f"name not resolved: {error}"
             ) from error
-        found = list(
-            dict.fromkeys(ipaddress.ip_address(answer[4][0]) for answer in answers)
-        )
     if not settings.allow_local_targets:
         for address in found:
             reason = refusal(address)

@@ -27,6 +27,7 @@ class DenialCode(StrEnum):
     NO_HOST_KEY = "no_host_key"
     ADDRESS_FORBIDDEN = "address_forbidden"
     FULL_SIGN_IN_NEEDED = "full_sign_in_needed"
+    CONSENT_MISSING = "consent_missing"
     SESSION_LIMIT = "session_limit"
     NO_CREDENTIAL = "no_credential"
     DURATION_REFUSED = "duration_refused"
@@ -66,6 +67,7 @@ SENTENCES: dict[DenialCode, str] = {
     DenialCode.NO_HOST_KEY: "No host key of the asset is pinned and confirmed.",
     DenialCode.ADDRESS_FORBIDDEN: "The asset's address may not be a target.",
     DenialCode.FULL_SIGN_IN_NEEDED: "This zone needs the one-time code: connect again.",
+    DenialCode.CONSENT_MISSING: "Nobody connects who has not agreed to the notice.",
     DenialCode.SESSION_LIMIT: "The asset has as many sessions as it may have.",
     DenialCode.NO_CREDENTIAL: "The vault holds no credential for this account.",
     DenialCode.DURATION_REFUSED: "This length of time cannot be granted.",

@@ -5,6 +5,7 @@ agreed to. The newest row counts.
 """
 
 import datetime as dt
+import uuid
 
 from django.db import transaction
 
@@ -68,6 +69,38 @@ def set_notice(
         },
     )
     return notice
+
+
+def consent_due(agreed_to: str) -> SignInNotice | None:
+    """Return the notice somebody still has to agree to, if any.
+
+    `agreed_to` is the id of the one they agreed to at this sign-in, or empty.
+    """
+    notice = current_notice()
+    if notice is None or not notice.consent_required or str(notice.pk) == agreed_to:
+        return None
+    return notice
+
+
+@transaction.atomic
+def agree(
+    *, user: User, notice_id: uuid.UUID, source_address: str, now: dt.datetime
+) -> bool:
+    """Write down that somebody agreed to the notice in the portal.
+
+    False when it is not the one that holds, or asks for no consent.
+    """
+    notice = current_notice()
+    if notice is None or notice.pk != notice_id or not notice.consent_required:
+        return False
+    audit.record(
+        Kind.CONSENT_GIVEN,
+        now=now,
+        actor=user.party,
+        subject=notice.party,
+        source_address=source_address,
+    )
+    return True
 
 
 def current_notice() -> SignInNotice | None:

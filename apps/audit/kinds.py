@@ -24,6 +24,7 @@ class Kind(StrEnum):
     API_TOKEN_MADE = "accounts.api_token.made"  # noqa: S105 - a kind, not a secret
     API_TOKEN_REVOKED = "accounts.api_token.revoked"  # noqa: S105 - a kind
     NOTICE_CHANGED = "accounts.notice.changed"
+    CONSENT_GIVEN = "accounts.consent.given"
     SITE_ADDED = "inventory.site.added"
     SITE_CHANGED = "inventory.site.changed"
     MEMBER_ADDED = "inventory.member.added"
@@ -117,6 +118,7 @@ SENTENCES: dict[Kind, str] = {
     Kind.SIGNED_OUT: "Somebody signed out.",
     Kind.SIGNED_OUT_EVERYWHERE: "Somebody signed out of every browser.",
     Kind.NOTICE_CHANGED: "What people are told at sign-in was changed.",
+    Kind.CONSENT_GIVEN: "Somebody agreed to the sign-in notice in the portal.",
     Kind.API_TOKEN_MADE: "Somebody made a personal token for the API.",
     Kind.API_TOKEN_REVOKED: "A personal token for the API was revoked.",
     Kind.GRACE_ENDED: "The time in which the key alone signs in was ended early.",

@@ -9,6 +9,7 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 
+from apps.access.permits import ConnectionPermit
 from apps.accounts.notices import current_notice
 from apps.audit.kinds import Kind
 from apps.gateway.blocking import Blocking
@@ -25,6 +26,18 @@ class Notice:
     consent_required: bool = False
     greets: bool = False
     made_at: dt.datetime | None = None
+
+    def first_lines(self, permit: ConnectionPermit, deadline: dt.datetime) -> list[str]:
+        """Return what a shell on a terminal begins with."""
+        lines = []
+        if self.greets:
+            lines.append(
+                f"Sluice: {permit.handle} on {permit.asset_name} as "
+                f"{permit.account_name}, until {deadline:%H:%M} UTC, recorded"
+            )
+        if self.consent and not self.consent_required:
+            lines += self.consent.splitlines()
+        return lines
 
     @property
     def consent_to(self) -> uuid.UUID | None:

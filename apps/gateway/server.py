@@ -470,15 +470,7 @@ class Engineer(asyncssh.SSHServer):
 
     def first_lines(self, permit: ConnectionPermit, deadline: dt.datetime) -> list[str]:
         """Return what a shell on a terminal begins with (`EngineerSide`)."""
-        notice, lines = self._notice, []
-        if notice.greets:
-            lines.append(
-                f"Sluice: {permit.handle} on {permit.asset_name} as "
-                f"{permit.account_name}, until {deadline:%H:%M} UTC, recorded"
-            )
-        if notice.consent and not notice.consent_required:
-            lines += notice.consent.splitlines()
-        return lines
+        return self._notice.first_lines(permit, deadline)
 
     def spawn(self, coroutine: Any, name: str) -> None:
         """Run a task owned by the gateway."""

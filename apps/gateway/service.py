@@ -173,7 +173,7 @@ class GatewayService:
         self._lost_gateways = LostGateways(settings.lost_seconds, own=node.pk)
         self._supervise(self._lost_gateways.run, "lost gateways")
         self._services.spawn(self._recover_recordings(), "recover recordings")
-        self._link = TerminalLink(self._core, link_path)
+        self._link = TerminalLink(self._core, link_path, notices)
         await self._link.start()
         await self._server.start_serving()
 

@@ -24,6 +24,7 @@ from apps.access.denials import Denied
 from apps.gateway.asset_channel import Terminal
 from apps.gateway.live import Core, LiveSession
 from apps.gateway.live_watch import begin_live_watch
+from apps.gateway.notices import Notices
 from apps.gateway.opening import open_session
 from apps.gateway.relay import ChannelRequest, Relay
 from apps.gateway.session_context import ChannelRefusedError, OpeningRefusedError
@@ -51,9 +52,10 @@ PIECE: Final = 1 << 18
 class TerminalLink:
     """The listening socket."""
 
-    def __init__(self, core: Core, path: Path) -> None:
+    def __init__(self, core: Core, path: Path, notices: Notices) -> None:
         self._core = core
         self._path = path
+        self.notices = notices
         self._server: asyncio.AbstractServer | None = None
         self.peers: set[LinkPeer] = set()
 
@@ -269,6 +271,9 @@ class LinkPeer(asyncio.Protocol):
             relay.front_resized(*self._size)
         if self._full:
             relay.front_full()
+        notice = self._owner.notices.current
+        for line in notice.first_lines(permit, session.deadline):
+            relay.tell(line)
 
     def write(self, data: bytes, datatype: int | None = None) -> None:
         """Send output (`FrontChannel`)."""

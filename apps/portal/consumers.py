@@ -30,7 +30,11 @@ from apps.portal.gateway_link import (
     terminal_facts,
 )
 from apps.portal.source import address_of_scope
-from apps.portal.websocket_people import ask_verified_person, session_key_of
+from apps.portal.websocket_people import (
+    agreed_notice,
+    ask_verified_person,
+    session_key_of,
+)
 from apps.sessions import operations, queries
 from apps.sessions.link_frames import (
     Frame,
@@ -213,7 +217,7 @@ class _LinkConsumer(_PersonConsumer):
 
 
 def _terminal_ticket(
-    person: User, grant_id: uuid.UUID, source_address: str
+    person: User, grant_id: uuid.UUID, source_address: str, session_key: str | None
 ) -> tuple[str, str] | None:
     gateway = queries.running_gateways().exclude(link_address="").first()
     if gateway is None:
@@ -221,6 +225,7 @@ def _terminal_ticket(
     ticket = operations.issue_terminal_ticket(
         user=person,
         grant_id=grant_id,
+        agreed_to=agreed_notice(session_key),
         source_address=source_address,
         now=timezone.now(),
     )
@@ -264,7 +269,9 @@ class TerminalConsumer(_LinkConsumer):
         except PermissionDenied:
             return None
         grant_id = self.scope["url_route"]["kwargs"]["grant_id"]
-        return await _ask_terminal_ticket(self.person, grant_id, source)
+        return await _ask_terminal_ticket(
+            self.person, grant_id, source, session_key_of(self.scope)
+        )
 
     async def first_size(self) -> tuple[int, int]:
         # The browser says its size first of all; one that does not gets 80 by 24.

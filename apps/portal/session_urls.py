@@ -33,4 +33,9 @@ urlpatterns = [
         name="session-watch",
     ),
     path("grants/<uuid:grant_id>/terminal/", terminal.terminal, name="terminal"),
+    path(
+        "grants/<uuid:grant_id>/terminal/consent/",
+        terminal.terminal_consent,
+        name="terminal-consent",
+    ),
 ]

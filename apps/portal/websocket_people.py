@@ -6,7 +6,7 @@ portal session each time: signed out, disabled or without factor means nobody.
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from channels.db import DatabaseSyncToAsync
 from django.conf import settings
@@ -16,6 +16,9 @@ from django_otp import DEVICE_ID_SESSION_KEY
 from django_otp.models import Device
 
 from apps.accounts.models import User
+
+AGREED_TO: Final = "agreed_to"
+"""Under this name a portal session keeps which notice its person agreed to."""
 
 
 def verified_person(session_key: str | None) -> User | None:
@@ -32,6 +35,14 @@ def verified_person(session_key: str | None) -> User | None:
     if device is None or device.user_id != person.pk or not device.confirmed:
         return None
     return person
+
+
+def agreed_notice(session_key: str | None) -> str:
+    """Return the id of the notice that was agreed to in this session, or nothing."""
+    if not session_key:
+        return ""
+    store = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    return str(store.get(AGREED_TO, ""))
 
 
 # Not thread-sensitive: the default would run every WebSocket's question in one thread.

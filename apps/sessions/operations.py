@@ -13,6 +13,7 @@ from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.models import Grant
 from apps.access.permits import ConnectionPermit
 from apps.accounts.models import User
+from apps.accounts.notices import consent_due
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
@@ -721,16 +722,24 @@ def _make_ticket(
 
 @transaction.atomic
 def issue_terminal_ticket(
-    *, user: User, grant_id: uuid.UUID, source_address: str, now: dt.datetime
+    *,
+    user: User,
+    grant_id: uuid.UUID,
+    source_address: str,
+    now: dt.datetime,
+    agreed_to: str = "",
 ) -> str | Denied:
     """Return a ticket for one browser terminal on one's own active grant.
 
-    The gateway makes the whole decision again when it is redeemed.
+    `agreed_to`: id of the notice they agreed to at this sign-in, or empty. The gateway
+    makes the whole decision again when the ticket is redeemed.
     """
     person = User.objects.get(pk=user.pk)
     grant = Grant.objects.active(at=now).filter(pk=grant_id, person=person).first()
     if grant is None or person.disabled_at is not None:
         return Denied(DenialCode.NO_GRANT, authorization.NO_ACCESS_MESSAGE)
+    if consent_due(agreed_to) is not None:
+        return Denied(DenialCode.CONSENT_MISSING)
     return _make_ticket(
         purpose=TicketPurpose.TERMINAL,
         person=person,

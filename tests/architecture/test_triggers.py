@@ -6,12 +6,14 @@ triggers are silently gone. A migration that does so has to make them again.
 
 import inspect
 import re
+from typing import cast
 
 import pytest
 from django.apps import apps
 from django.db import connection
 from django.db.migrations import RunPython, RunSQL
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.state import StateApps
 
 MADE = re.compile(r"CREATE TRIGGER (\w+).*? ON (\w+)", re.DOTALL)
 DROPPED = re.compile(r"DROP TRIGGER (?:IF EXISTS )?(\w+)")
@@ -29,7 +31,7 @@ def statements(operation: object) -> list[str]:
     if module is None or "TRIGGER" not in inspect.getsource(module):
         return []
     editor = connection.schema_editor(collect_sql=True)
-    operation.code(apps, editor)
+    operation.code(cast(StateApps, apps), editor)
     return editor.collected_sql
 
 

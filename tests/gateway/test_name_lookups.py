@@ -19,11 +19,19 @@ from apps.inventory.services import ForwardDestination
 pytestmark = pytest.mark.timeout(60)
 
 
+class Silence(threading.Event):
+    """Until it is set, nobody answers; what was asked is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+
 @pytest.fixture
 def silent(monkeypatch):
     """A name server that answers for *.silent only once it is let."""
-    answers = threading.Event()
-    asked = []
+    answers = Silence()
+    asked = answers.asked
 
     def resolve(host, port, *_numbers, **_options):
         asked.append(host)
@@ -38,7 +46,6 @@ def silent(monkeypatch):
         ]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    answers.asked = asked
     yield answers
     answers.set()
 

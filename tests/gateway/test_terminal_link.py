@@ -15,6 +15,7 @@ from apps.sessions.link_frames import FrameType
 from apps.sessions.models import Session
 from tests import factories
 from tests.gateway.conftest import until
+from tests.gateway.test_notices import tell
 from tests.gateway.test_sessions import ended_session, joined, recorded
 from tests.targets import flooding_target
 
@@ -63,13 +64,14 @@ async def portal(client, ticket, **opening):
         writer.close()
 
 
-async def terminal_ticket(client, grant):
+async def terminal_ticket(client, grant, **facts):
     return await client.ask(
         sessions.issue_terminal_ticket,
         user=client.here.engineer.user,
         grant_id=grant.pk,
         source_address="192.0.2.9",
         now=factories.clock(),
+        **facts,
     )
 
 
@@ -106,6 +108,28 @@ async def test_a_browser_terminal_is_a_session_like_any_other(client):
     assert joined(events, EventKind.INPUT) == b"hello \xff!"
     assert client.here.target.sizes == [(132, 50)]
     assert client.here.target.signals == ["INT"]
+
+
+async def test_a_shell_in_the_browser_begins_with_who_where_and_until(client):
+    """As one over SSH does; a text that must be agreed to was shown before."""
+    grant = await client.ask(client.here.grant)
+    here = client.here
+    words = (
+        f"Sluice: {here.engineer.user.username} on {here.asset.name} as "
+        f"{here.account.name}, until {grant.ends_at:%H:%M} UTC, recorded"
+    )
+    await tell(client, greets=True, consent="All you do is recorded.")
+    async with portal(client, await terminal_ticket(client, grant)) as browser:
+        assert (await browser.next()).type is FrameType.READY
+        assert words.encode() in await browser.output(b"All you do is recorded.")
+    made = await tell(client, greets=True, consent="Asked.", consent_required=True)
+    denied = await terminal_ticket(client, grant)
+    assert denied.code == "consent_missing"
+    ticket = await terminal_ticket(client, grant, agreed_to=str(made.pk))
+    async with portal(client, ticket) as browser:
+        await browser.next(FrameType.READY)
+        browser.send(FrameType.INPUT, b"typed")
+        assert b"Asked." not in await browser.output(b"typed")
 
 
 async def test_r2_a_ticket_works_once(client):

@@ -490,6 +490,14 @@ ROUTES = [
         post=_NO_METHOD,
         target=lambda scene: {"grant_id": scene.grant.pk},
     ),
+    # Nobody has written a text to agree to, so it leads on to the terminal.
+    Route(
+        name="terminal-consent",
+        get=only(302, OWNER),
+        post=only(302, OWNER),
+        writes=False,
+        target=lambda scene: {"grant_id": scene.grant.pk},
+    ),
     # Assets, zones, the gateway.
     Route(name="assets", get=_READ_BY_ALL, post=_NO_METHOD),
     Route(

@@ -68,6 +68,12 @@ class EnrolmentCodeForm(CodeForm):
         del self.fields["code"].widget.attrs["autofocus"]
 
 
+class ConsentForm(forms.Form):
+    """Agreeing to the text that was shown, and to no other."""
+
+    notice = forms.UUIDField(widget=forms.HiddenInput)
+
+
 class NoticeForm(forms.Form):
     """What people are told before and at sign-in."""
 
@@ -82,13 +88,14 @@ class NoticeForm(forms.Form):
         label="After the sign-in",
         required=False,
         max_length=CONSENT_LENGTH,
-        help_text="Shown over SSH: at the code when people must agree, else when a "
-        "shell begins on a terminal.",
+        help_text="When people must agree: shown at the code over SSH, and before the "
+        "first terminal in the browser. Else when a shell begins on a terminal.",
         widget=forms.Textarea(attrs={"rows": 4}),
     )
     consent_required = forms.BooleanField(
         required=False,
-        label="People must type yes to it with the one-time code",
+        label="People must agree to it: type yes with the one-time code, or press a "
+        "button in the browser",
         help_text="Who signs in within the MFA grace is not asked again.",
     )
     greets = forms.BooleanField(

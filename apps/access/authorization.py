@@ -293,20 +293,12 @@ def _permit(
         in_operation=asset.in_operation,
         session_limit=asset.session_limit,
         file_rules=asset.file_rules,
-        idle_lock_minutes=_or_default(
-            asset.zone.idle_lock_minutes, settings.IDLE_LOCK_MINUTES
-        ),
-        idle_end_minutes=_or_default(
-            asset.zone.idle_end_minutes, settings.IDLE_END_MINUTES
-        ),
+        idle_lock_minutes=asset.locks_after_minutes,
+        idle_end_minutes=asset.ends_after_minutes,
         source_address=source_address,
         door=door,
         issued_at=now,
     )
-
-
-def _or_default(minutes: int | None, default: int) -> int:
-    return default if minutes is None else minutes
 
 
 def _denied(

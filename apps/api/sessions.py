@@ -49,7 +49,12 @@ class LiveSession(Schema):
     state: str
     opened_at: dt.datetime
     deadline: dt.datetime
-    frozen_by: str | None
+    frozen_by: str | None = Field(
+        description="Who wants it frozen; `state` says whether it is."
+    )
+    locked_at: dt.datetime | None = Field(
+        description="Since when its terminals are locked, as nobody typed."
+    )
     may: May
 
 
@@ -97,6 +102,7 @@ def _shown(person: User, session: Session) -> LiveSession:
         opened_at=session.opened_at,
         deadline=session.deadline,
         frozen_by=frozen_by.username if frozen_by else None,
+        locked_at=session.locked_at,
         may=May(
             watch=bool(queries.may_watch(person, session)),
             control=bool(queries.may_control(person, session)),

@@ -1,5 +1,6 @@
 """Sites, zones, conduits (IEC 62443-3-2), assets, their accounts and host keys."""
 
+from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import F, Q
@@ -235,6 +236,10 @@ class Conduit(models.Model):
         return Party("conduit", str(self.pk), self.name)
 
 
+def _first_set(*minutes: int | None) -> int:
+    return next(number for number in minutes if number is not None)
+
+
 class Asset(models.Model):
     """A host people may be let through to. Only administrators set its address."""
 
@@ -273,6 +278,13 @@ class Asset(models.Model):
     file_endings_denied = models.CharField(max_length=500, blank=True)
     file_limit_mb = models.PositiveIntegerField(default=0)
     files_limit_mb = models.PositiveIntegerField(default=0)
+    # Minutes; 0 is never, None is what the zone says.
+    idle_lock_minutes = models.PositiveSmallIntegerField(
+        null=True, blank=True, validators=[MaxValueValidator(1440)]
+    )
+    idle_end_minutes = models.PositiveSmallIntegerField(
+        null=True, blank=True, validators=[MaxValueValidator(1440)]
+    )
     retired_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -299,6 +311,24 @@ class Asset(models.Model):
     def short_id(self) -> str:
         """Return the form shown to people."""
         return short_id("A", self.id)
+
+    @property
+    def locks_after_minutes(self) -> int:
+        """Return after how long without typing its terminals lock; 0 is never."""
+        return _first_set(
+            self.idle_lock_minutes,
+            self.zone.idle_lock_minutes,
+            settings.IDLE_LOCK_MINUTES,
+        )
+
+    @property
+    def ends_after_minutes(self) -> int:
+        """Return after how long without anything its sessions end; 0 is never."""
+        return _first_set(
+            self.idle_end_minutes,
+            self.zone.idle_end_minutes,
+            settings.IDLE_END_MINUTES,
+        )
 
     @property
     def file_rules(self) -> FileRules:

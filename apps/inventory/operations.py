@@ -294,6 +294,8 @@ ASSET_FIELDS = frozenset(
         "file_endings_denied",
         "file_limit_mb",
         "files_limit_mb",
+        "idle_lock_minutes",
+        "idle_end_minutes",
     }
 )
 

@@ -180,6 +180,11 @@ class Session(models.Model):
         return self.ended_at is None
 
     @property
+    def is_locked(self) -> bool:
+        """Say whether its terminals are locked."""
+        return self.is_live and self.locked_at is not None
+
+    @property
     def end_sentence(self) -> str:
         """Return why it ended, in one sentence; empty while it is live."""
         return SENTENCES[EndReason(self.end_reason)] if self.end_reason else ""

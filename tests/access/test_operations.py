@@ -600,19 +600,32 @@ def test_who_watches_over_sessions_needs_what_the_strictest_zone_of_the_site_ask
 
 
 @pytest.mark.parametrize(
-    ("zone_says", "holds"), [((None, None), (15, 0)), ((0, 30), (0, 30))]
+    ("zone_says", "asset_says", "holds"),
+    [
+        ((None, None), (None, None), (15, 0)),
+        ((0, 30), (None, None), (0, 30)),
+        ((5, 30), (0, 60), (0, 60)),
+        ((5, None), (None, 60), (5, 60)),
+        ((None, None), (2, None), (2, 0)),
+    ],
 )
-def test_a_permit_carries_the_idle_limits_of_the_zone(zone_says, holds, settings):
-    """What the zone does not say, the settings do; 0 is never."""
+def test_a_permit_carries_the_idle_limits_of_its_asset(
+    zone_says, asset_says, holds, settings
+):
+    """What the asset does not say, the zone does, and then the settings; 0 is never."""
     settings.IDLE_LOCK_MINUTES, settings.IDLE_END_MINUTES = 15, 0
     here = factories.plant()
+    names = ("idle_lock_minutes", "idle_end_minutes")
+    facts = {"by": factories.SET_UP, "now": clock()}
     inventory.change_zone(
         zone_id=here.cell.pk,
-        changes=dict(
-            zip(("idle_lock_minutes", "idle_end_minutes"), zone_says, strict=True)
-        ),
-        by=factories.SET_UP,
-        now=clock(),
+        changes=dict(zip(names, zone_says, strict=True)),
+        **facts,
+    )
+    inventory.change_asset(
+        asset_id=here.asset.pk,
+        changes=dict(zip(names, asset_says, strict=True)),
+        **facts,
     )
     grant = factories.grant(here)
     permit = authorization.authorize_grant(

@@ -14,6 +14,7 @@ from apps.accounts.models import ApiToken, User
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.sessions.models import Session
+from apps.sessions.terminals import note_locked
 from tests import factories
 from tests.factories import clock
 from tests.portal import plant_work
@@ -79,6 +80,9 @@ def test_freeze_message_resume_terminate(here: factories.Plant, live: Session) -
     done = program.post(f"{path}/freeze", {"reason": "alarm"})
     assert done.json() == {"accepted": True}
     assert program.get(path).json()["frozen_by"] == here.approver.username
+    assert program.get(path).json()["locked_at"] is None
+    note_locked(session_id=live.pk, now=factories.clock())
+    assert program.get(path).json()["locked_at"] is not None
     assert program.post(f"{path}/messages", {"text": "wait"}).status_code == 200
     assert program.post(f"{path}/resume").status_code == 200
     assert program.post(f"{path}/resume").status_code == 409

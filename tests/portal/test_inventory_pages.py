@@ -437,3 +437,23 @@ def test_rules_for_files_are_set_and_shown(
         assert why in answer.content.decode()
     asset.refresh_from_db()
     assert asset.file_roots == "/srv/projects\n/var/export"
+
+
+def test_idle_limits_of_an_asset_are_set_and_shown(
+    here: factories.Plant, administrator: Client
+) -> None:
+    limits = {"idle_lock_minutes": 7, "idle_end_minutes": 90}
+    administrator.post("/assets/add/", asset_fields(here, **limits))
+    asset = Asset.objects.get(name="hmi-new-01")
+    page = f"/assets/{asset.pk}/"
+    shown = administrator.get(page).content.decode()
+    assert "locks after 7 min" in shown
+    assert "ends after 90 min" in shown
+    administrator.post(f"{page}change/", asset_fields(here, idle_lock_minutes=0))
+    asset.refresh_from_db()
+    assert (asset.idle_lock_minutes, asset.idle_end_minutes) == (0, None)
+    assert "does not lock" in administrator.get(page).content.decode()
+    answer = administrator.post(
+        f"{page}change/", asset_fields(here, idle_end_minutes=1441)
+    )
+    assert answer.status_code == 422

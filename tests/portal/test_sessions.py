@@ -10,6 +10,7 @@ from apps.recordings import operations as recordings
 from apps.recordings.manifest import FileAction, FileNote, FileResult
 from apps.sessions import operations as sessions
 from apps.sessions.models import Session
+from apps.sessions.terminals import note_locked
 from apps.vault.models import LeaseState, RevocationReceipt
 from tests import factories
 from tests.portal import plant_work
@@ -60,6 +61,19 @@ def test_unknown_and_forbidden_look_alike(here: factories.Plant, live: Session) 
     unknown = client.get(f"/sessions/{uuid.uuid4()}/")
     assert forbidden.status_code == unknown.status_code == 404
     assert forbidden.content == unknown.content
+
+
+def test_what_is_locked_says_so(here: factories.Plant, live: Session) -> None:
+    client = sign_in(here.approver).client
+    pages = ["/sessions/", f"/sessions/{live.pk}/", f"/sessions/{live.pk}/watch/"]
+    for page in pages:
+        assert "Locked" not in client.get(page).content.decode()
+    note_locked(session_id=live.pk, now=factories.clock())
+    for page in pages:
+        assert "Locked" in client.get(page).content.decode()
+    plant_work.end(live)
+    for page in pages[:2]:
+        assert "Locked" not in client.get(page).content.decode()
 
 
 def test_a_live_session_shows_its_countdown_channels_and_target_key(

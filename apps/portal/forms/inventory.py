@@ -43,6 +43,26 @@ def _zones() -> Any:
     return Zone.objects.select_related("site").order_by("site__name", "name")
 
 
+def _idle_lock_field(otherwise: str) -> forms.IntegerField:
+    return forms.IntegerField(
+        label="Lock terminals after minutes without typing",
+        required=False,
+        min_value=0,
+        max_value=1440,
+        help_text=f"A one-time code opens them. 0 is never; empty is {otherwise}.",
+    )
+
+
+def _idle_end_field(otherwise: str) -> forms.IntegerField:
+    return forms.IntegerField(
+        label="End sessions after minutes without typing or data",
+        required=False,
+        min_value=0,
+        max_value=1440,
+        help_text=f"0 is never; empty is {otherwise}. Mind work that runs unwatched.",
+    )
+
+
 class AssetForm(forms.Form):
     """Everything about an asset but its accounts and host keys."""
 
@@ -122,6 +142,9 @@ class AssetForm(forms.Form):
         initial=0,
         help_text="0 means no limit.",
     )
+
+    idle_lock_minutes = _idle_lock_field("the zone's")
+    idle_end_minutes = _idle_end_field("the zone's")
 
     def clean_file_limit_mb(self) -> int:
         return self.cleaned_data["file_limit_mb"] or 0
@@ -258,20 +281,8 @@ class ZoneForm(forms.Form):
     parent = ZoneChoiceField(
         queryset=Zone.objects.none(), required=False, label="Lies inside"
     )
-    idle_lock_minutes = forms.IntegerField(
-        label="Lock terminals after minutes without typing",
-        required=False,
-        min_value=0,
-        max_value=1440,
-        help_text="A one-time code opens them. 0 is never; empty is the default.",
-    )
-    idle_end_minutes = forms.IntegerField(
-        label="End sessions after minutes without typing or data",
-        required=False,
-        min_value=0,
-        max_value=1440,
-        help_text="0 is never; empty is the default. Mind work that runs unwatched.",
-    )
+    idle_lock_minutes = _idle_lock_field("the default")
+    idle_end_minutes = _idle_end_field("the default")
 
     def __init__(self, *args: object, zone: Zone | None = None, **kwargs: Any) -> None:
         """Offer every site for a new zone; a zone that is there stays at its site."""

@@ -616,16 +616,17 @@ def test_a_permit_carries_the_idle_limits_of_its_asset(
     settings.IDLE_LOCK_MINUTES, settings.IDLE_END_MINUTES = 15, 0
     here = factories.plant()
     names = ("idle_lock_minutes", "idle_end_minutes")
-    facts = {"by": factories.SET_UP, "now": clock()}
     inventory.change_zone(
         zone_id=here.cell.pk,
         changes=dict(zip(names, zone_says, strict=True)),
-        **facts,
+        by=factories.SET_UP,
+        now=clock(),
     )
     inventory.change_asset(
         asset_id=here.asset.pk,
         changes=dict(zip(names, asset_says, strict=True)),
-        **facts,
+        by=factories.SET_UP,
+        now=clock(),
     )
     grant = factories.grant(here)
     permit = authorization.authorize_grant(

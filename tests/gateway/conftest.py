@@ -289,7 +289,7 @@ class CodeTyper(asyncssh.SSHClient):
 
     def kbdint_challenge_received(
         self, name: str, instructions: str, lang: str, prompts: Any
-    ) -> list[str] | Awaitable[list[str]]:
+    ) -> list[str]:
         self.prompts += [prompt for prompt, _ in prompts]
         return [self.code for _ in prompts]
 

@@ -1,10 +1,12 @@
 """The API as one set of addresses; none of them without authentication."""
 
 from http import HTTPStatus
+from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import URLPattern
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.urls import URLPattern, re_path
+from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
@@ -38,8 +40,19 @@ api.add_router("", sessions.router)
 def openapi(request: HttpRequest) -> HttpResponse:
     """Return the description of this API (OpenAPI 3.1)."""
     caller(request, READ)
-    described = api.get_openapi_schema(path_prefix=PREFIX)
-    return api.create_response(request, described, status=HTTPStatus.OK)
+    return api.create_response(request, description(), status=HTTPStatus.OK)
+
+
+def description() -> dict[str, Any]:
+    """Return the description; errors have the content type they are sent with."""
+    described: dict[str, Any] = api.get_openapi_schema(path_prefix=PREFIX)
+    for path in described["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if int(status) >= HTTPStatus.BAD_REQUEST:
+                    (shape,) = answer["content"].values()
+                    answer["content"] = {CONTENT_TYPE: shape}
+    return described
 
 
 @api.exception_handler(ProblemError)
@@ -104,7 +117,17 @@ def _addresses() -> tuple[list[URLPattern], str, str]:
     for pattern in kept:
         # As `login_not_required` does; the middleware knows browsers' pages only.
         pattern.callback.login_required = False  # type: ignore[attr-defined]
+    kept.append(re_path("", _nowhere, name="nowhere"))
     return kept, app_name, namespace
 
+
+@csrf_exempt
+def _nowhere(_request: HttpRequest) -> HttpResponse:
+    """Answer what no operation has the address of, such as ids that are none."""
+    error = not_found()
+    return JsonResponse(error.body(), status=error.status, content_type=CONTENT_TYPE)
+
+
+_nowhere.login_required = False  # type: ignore[attr-defined]  # as above
 
 urls = _addresses()

@@ -12,6 +12,7 @@ from apps.accounts import api_tokens
 from apps.audit.models import AuditEvent
 from tests import factories
 from tests.api.routes import API_ROUTES, ApiRoute
+from tests.portal.doors import add_person, sign_in
 from tests.portal.routes import ANONYMOUS, OWNER, SIGNED_IN, Scene
 
 pytestmark = pytest.mark.django_db
@@ -140,3 +141,16 @@ def test_a_cookie_alone_does_not_write(
     assert answer.status_code == 403
     assert answer.json()["code"] == "forbidden"
     assert AuditEvent.objects.count() == events
+
+
+@pytest.mark.parametrize(
+    "rest", ["", "nothing", "sessions/", "sessions/7", "sessions/x/freeze", "docs"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_what_has_no_address_is_a_problem_too(rest: str, method: str) -> None:
+    """The same for everybody: nothing is told about who asks, and nothing is a page."""
+    for client in (Client(), sign_in(add_person("somebody", "approver")).client):
+        answer = client.generic(method, f"/api/v1/{rest}", "{}")
+        assert answer.status_code == 404
+        assert answer["Content-Type"] == "application/problem+json"
+        assert answer.json()["code"] == "not_found"

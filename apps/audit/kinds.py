@@ -84,6 +84,9 @@ class Kind(StrEnum):
     SESSION_ENDED = "sessions.session.ended"
     SESSION_WATCHED = "sessions.session.watched"
     SESSION_WATCH_ENDED = "sessions.session.watch_ended"
+    SESSION_HANDED_OVER = "sessions.session.handed_over"
+    SESSION_TAKEN_BACK = "sessions.session.taken_back"
+    SESSION_TYPIST_CHANGED = "sessions.session.typist_changed"
     CHANNEL_OPENED = "sessions.channel.opened"
     CHANNEL_REFUSED = "sessions.channel.refused"
     CHANNEL_CLOSED = "sessions.channel.closed"
@@ -181,6 +184,9 @@ SENTENCES: dict[Kind, str] = {
     Kind.SESSION_ENDED: "A session ended.",
     Kind.SESSION_WATCHED: "Somebody began to watch a live session.",
     Kind.SESSION_WATCH_ENDED: "Somebody watches a live session no more.",
+    Kind.SESSION_HANDED_OVER: "The typing in a session was handed to somebody else.",
+    Kind.SESSION_TAKEN_BACK: "The typing in a session went back to its engineer.",
+    Kind.SESSION_TYPIST_CHANGED: "From now on somebody else's typing passes.",
     Kind.CHANNEL_OPENED: "A channel was opened in a session.",
     Kind.CHANNEL_REFUSED: "A channel or request was refused in a session.",
     Kind.CHANNEL_CLOSED: "A channel was closed in a session.",

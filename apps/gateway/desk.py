@@ -15,16 +15,17 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from apps.access import extensions
-from apps.access.denials import Denied
+from apps.access.denials import Allowed, Denied
 from apps.access.models import GrantExtension
 from apps.access.permits import ConnectionPermit
 from apps.accounts.models import User
 from apps.gateway.blocking import Blocking
+from apps.gateway.handover import Handover
 from apps.gateway.keyboard import Keyboard
 from apps.gateway.live_watch import LiveWatch
 from apps.gateway.relay import Relay
-from apps.sessions import terminals
-from apps.sessions.lifecycle import EndReason
+from apps.sessions import handover, terminals
+from apps.sessions.lifecycle import AskedBy, EndReason
 
 UNLOCK_TRIES: Final = 5
 """Wrong codes on one lock; then the session ends."""
@@ -37,6 +38,7 @@ class DeskSession(Protocol):
     session_id: uuid.UUID
     relays: dict[int, Relay]
     watchers: dict[uuid.UUID, LiveWatch]
+    handover: Handover
 
     @property
     def is_frozen(self) -> bool:
@@ -91,6 +93,10 @@ class SessionDesk:
         keyboard = Keyboard(relay, self, escape=self._escape)
         relay.typist = self._keyboards[relay.number] = keyboard
 
+    def keyboard_of(self, relay: Relay) -> Keyboard | None:
+        """Return who sorts what is typed on a terminal."""
+        return self._keyboards.get(relay.number)
+
     def drop(self, relay: Relay) -> None:
         """Forget a terminal that has closed."""
         self._keyboards.pop(relay.number, None)
@@ -106,6 +112,34 @@ class SessionDesk:
         watchers = self._session.watchers.values()
         names = sorted({watch.user.username for watch in watchers})
         return f"Sluice: {', '.join(names) or 'nobody'} watches just now"
+
+    def could_type(self) -> list[str]:
+        """Return who watches at a keyboard."""
+        watchers = self._session.watchers.values()
+        return sorted(
+            {watch.user.username for watch in watchers if watch.keyboard is not None}
+        )
+
+    async def hand_over(self, to: str) -> str:
+        """Hand the typing over; return the answer in one line.
+
+        Empty when it is done: who types is told on every terminal.
+        """
+        try:
+            verdict = await self._blocking.run(
+                _hand_over,
+                permit=self._session.permit,
+                session_id=self._session.session_id,
+                to=to,
+                now=timezone.now(),
+            )
+        except DatabaseError:
+            return "Sluice: nothing can be handed over now, try again"
+        return f"Sluice: not handed over. {verdict.message}" if not verdict else ""
+
+    def take_back(self) -> bool:
+        """Type oneself again, at once."""
+        return self._session.handover.give_back("taken back at the terminal")
 
     def end_by_engineer(self) -> None:
         """End the session because its engineer wants it."""
@@ -165,6 +199,7 @@ class SessionDesk:
 
     def lock(self) -> None:
         """Take whatever is typed as a one-time code from now on."""
+        self._session.handover.give_back("nobody typed")
         self.is_locked, self._wrong_codes = True, 0
         idle = spoken(self._session.permit.idle_lock_minutes * 60)
         for relay in self._open_terminals():
@@ -238,6 +273,18 @@ def _ask_extension(
         reason=reason,
         source_address=permit.source_address,
         now=now,
+    )
+
+
+def _hand_over(
+    *, permit: ConnectionPermit, session_id: uuid.UUID, to: str, now: dt.datetime
+) -> Allowed | Denied:
+    return handover.hand_over(
+        session_id=session_id,
+        by=User.objects.get(pk=permit.user_id),
+        to=to,
+        now=now,
+        asked=AskedBy("terminal", permit.source_address),
     )
 
 

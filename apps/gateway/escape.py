@@ -23,6 +23,8 @@ COMMANDS: Final = {
     "t": "how much time is left",
     "e": "ask for more time",
     "w": "who watches",
+    "h": "hand the typing to somebody who watches",
+    "b": "take the typing back",
     ".": "end the session",
 }
 
@@ -61,8 +63,10 @@ class EscapeParser:
         self.waiting = False
         """An escape is held back until its letter comes."""
 
-    def feed(self, data: bytes, at: float, *, enabled: bool = True) -> Typed:
-        """Take one packet."""
+    def feed(
+        self, data: bytes, at: float, *, enabled: bool = True, anywhere: bool = False
+    ) -> Typed:
+        """Take one packet. `anywhere`: not only at the start of a line."""
         by_hand = at - self._long_at >= QUIET_SECONDS
         if len(data) > LONG_PACKET:
             self._long_at = at
@@ -72,7 +76,7 @@ class EscapeParser:
             enabled
             and self._escape
             and data == self._escape
-            and self._line_start
+            and (self._line_start or anywhere)
             and by_hand
         ):
             self.waiting = True

@@ -20,6 +20,8 @@ from apps.gateway.escape import (
 
 CODE_LIMIT: Final = 32
 ANSWER_LIMIT: Final = 300
+TOLD: Final = 3.0
+"""Seconds between two lines to somebody who types in vain."""
 
 
 class TypedTerminal(Protocol):
@@ -54,6 +56,15 @@ class Desk(Protocol):
     def end_by_engineer(self) -> None:
         """End the session because its engineer wants it."""
 
+    def could_type(self) -> list[str]:
+        """Return who watches at a keyboard."""
+
+    async def hand_over(self, to: str) -> str:
+        """Hand the typing over; return the answer in one line, empty when done."""
+
+    def take_back(self) -> bool:
+        """Type oneself again; False when nobody else does."""
+
     async def ask_extension(self, minutes: str, reason: str) -> str:
         """Ask for more time; return the answer in one line."""
 
@@ -80,6 +91,8 @@ class Keyboard:
         self._on_line: Callable[[str], None] | None = None
         self._answering = False
         self._locked = False
+        self._typist = ""
+        self._told_at = float("-inf")
 
     def typed(self, data: bytes) -> bytes:
         """Take one packet; return what of it goes to the asset."""
@@ -90,13 +103,20 @@ class Keyboard:
             self._read(self._reader, data)
             return b""
         self._stop_waiting()
+        handed = bool(self._typist)
         typed = self._parser.feed(
-            data, self._loop.time(), enabled=not self._terminal.full_screen
+            data,
+            self._loop.time(),
+            enabled=handed or not self._terminal.full_screen,
+            anywhere=handed,
         )
         if typed.command is not None:
             self._run(typed.command)
         elif self._parser.waiting:
             self._letter_timer = self._loop.call_later(LETTER_SECONDS, self._give_up)
+        if handed:
+            self._say_who_types()
+            return b""
         return typed.passed
 
     def _stop_waiting(self) -> None:
@@ -107,11 +127,39 @@ class Keyboard:
     def _give_up(self) -> None:
         self._letter_timer = None
         if not self._locked and self._parser.waiting:
-            self._terminal.pass_typed(self._parser.give_up())
+            passed = self._parser.give_up()
+            if not self._typist:
+                self._terminal.pass_typed(passed)
 
     def stop(self) -> None:
         """Wait for nothing more."""
         self._stop_waiting()
+
+    # Somebody else types.
+
+    def hand_over(self, name: str) -> None:
+        """Pass nothing on from now on: somebody else types."""
+        self._stop_waiting()
+        self._parser.give_up()
+        self._typist, self._told_at = name, self._loop.time()
+
+    def take_back(self) -> None:
+        """Pass on again what is typed here."""
+        self._stop_waiting()
+        self._parser.give_up()
+        self._typist = ""
+
+    def _say_who_types(self) -> None:
+        """Say it to whoever types in vain, but not with each key."""
+        now = self._loop.time()
+        if self._typist and not self._parser.waiting and now - self._told_at > TOLD:
+            self._told_at = now
+            how = "in the portal"
+            if self._escape is not None:
+                how = f"with {escape_name(self._escape)} b"
+            self._terminal.tell(
+                f"Sluice: {self._typist} types, not you; take it back {how}"
+            )
 
     # The lock.
 
@@ -162,6 +210,19 @@ class Keyboard:
             self._terminal.tell(self._desk.watching())
         elif command == "e":
             self._ask("For how many more minutes? ", self._minutes_typed)
+        elif command == "h":
+            names = ", ".join(self._desk.could_type())
+            if self._typist or not names:
+                self._terminal.tell(
+                    f"Sluice: {self._typist} types already"
+                    if self._typist
+                    else "Sluice: nobody watches who could type"
+                )
+            else:
+                self._ask(f"Hand the typing to whom ({names})? ", self._name_typed)
+        elif command == "b":
+            if not self._desk.take_back():
+                self._terminal.tell("Sluice: you type already")
         elif command == ".":
             self._desk.end_by_engineer()
 
@@ -176,6 +237,23 @@ class Keyboard:
         self._terminal.show(f"\r\n*** Sluice: {question}".encode())
         self._reader = LineReader(limit=ANSWER_LIMIT, echoes=True)
         self._on_line = then
+
+    def _name_typed(self, name: str) -> None:
+        if not name.strip():
+            self._terminal.tell("Sluice: nothing was handed over")
+            return
+        self._answering = True
+        self._desk.spawn(self._hand(name), "hand the typing over")
+
+    async def _hand(self, name: str) -> None:
+        answer = "Sluice: this cannot be handed over now"
+        try:
+            answer = await self._desk.hand_over(name)
+        finally:
+            if not self._locked:
+                self._answering = False
+                if answer:
+                    self._terminal.tell(answer)
 
     def _minutes_typed(self, minutes: str) -> None:
         if not minutes.strip():

@@ -32,7 +32,9 @@ from apps.gateway.exec_relay import ExecRelay
 from apps.gateway.file_ledger import FileLedger
 from apps.gateway.forward_relay import FORWARD_LIMIT, ForwardRelay, ForwardRequest
 from apps.gateway.forwarding import addresses_of
+from apps.gateway.handover import Handover
 from apps.gateway.idle import IdleWatch
+from apps.gateway.keyboard import Keyboard
 from apps.gateway.live_control import LiveControl
 from apps.gateway.live_watch import LiveWatch
 from apps.gateway.owned_tasks import OwnedTasks
@@ -155,6 +157,7 @@ class LiveSession:
         self.watchers: dict[uuid.UUID, LiveWatch] = {}
         """Who watches just now."""
         self.control = LiveControl(self)
+        self.handover = Handover(self, blocking=core.blocking, spawn=core.tasks.spawn)
         self.desk = SessionDesk(
             self,
             blocking=core.blocking,
@@ -198,6 +201,29 @@ class LiveSession:
     def allows_local(self) -> bool:
         """Say whether this machine itself may be a destination (demo and tests)."""
         return self._core.upstream.allow_local_targets
+
+    @property
+    def engineer_name(self) -> str:
+        """Return the handle of the session's person."""
+        return self.permit.handle
+
+    @property
+    def opens_terminal(self) -> bool:
+        """Say whether a terminal is just being opened."""
+        return any(request.terminal is not None for request in self._opening)
+
+    def takes_typing(self) -> bool:
+        """Say whether input flows: active, and not locked."""
+        return self.is_active() and not self.desk.is_locked
+
+    def keyboard_of(self, relay: Relay) -> Keyboard | None:
+        """Return who sorts what the engineer types there."""
+        return self.desk.keyboard_of(relay)
+
+    def watch_ended(self, watch: LiveWatch) -> None:
+        """Forget a watch, and what was handed to it."""
+        self.watchers.pop(watch.watch_id, None)
+        self.handover.watch_ended(watch)
 
     def is_active(self) -> bool:
         """Say whether channels may open and input may flow."""
@@ -291,6 +317,9 @@ class LiveSession:
             raise ChannelRefusedError(f"the session is {self.state.value}")
         if self.desk.is_locked:
             raise ChannelRefusedError("the session is locked")
+        guest = self.handover.guest
+        if guest is not None and request.terminal is not None:
+            raise ChannelRefusedError(f"{guest.name} types in this session")
         if not is_granted(request.kind, request.service, self.permit):
             raise ChannelRefusedError(
                 f"the grant does not include {request.service_text}"
@@ -394,6 +423,7 @@ class LiveSession:
 
     def _channel_ended(self, relay: Relay, result: ChannelResult) -> None:
         self.relays.pop(relay.number, None)
+        self.handover.relay_ended(relay)
         self.desk.drop(relay)
         self._ended_activity += relay.activity + 1
         paper = self._core.tasks.spawn(
@@ -487,6 +517,7 @@ class LiveSession:
         self.state = SessionState.ENDING
         self._held_for = reason
         self._drained_line = line
+        self.handover.give_back("the session ends")
         self._cancel_timers()
         self.notify(f"Sluice: {line}; what runs may finish within {grace:.0f} s")
         self._end_later(reason, line, grace)
@@ -638,6 +669,7 @@ class LiveSession:
         self.state = SessionState.ENDED
         self._cancel_timers()
         self._idle.stop()
+        self.handover.close()
         self._upstream.owner.on_lost = None
         for relay in list(self.relays.values()):
             relay.say_last(f"*** Sluice: {line} ***")

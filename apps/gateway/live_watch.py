@@ -53,6 +53,19 @@ _WATCHED: Final = frozenset(
 )
 
 
+class WatchKeyboard(Protocol):
+    """Where a watcher could type, if the typing was handed to them."""
+
+    def may_type(self, *, allowed: bool) -> None:
+        """Tell the watcher that what they type passes from now on, or no more."""
+
+    def pause_reading(self) -> None:
+        """Deliver no more of what they type until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Deliver it again."""
+
+
 class WatchedSession(Protocol):
     """The live session that is watched."""
 
@@ -60,6 +73,9 @@ class WatchedSession(Protocol):
     ended: asyncio.Event
     file_channels: set[int]
     watchers: dict[uuid.UUID, LiveWatch]
+
+    def watch_ended(self, watch: LiveWatch) -> None:
+        """Forget a watch, and whatever hung on it."""
 
     @property
     def recorder(self) -> Recorder:
@@ -79,10 +95,12 @@ class LiveWatch:
         *,
         watch_id: uuid.UUID,
         user: User,
+        keyboard: WatchKeyboard | None,
         sign_in: EarlierSignIn | None,
     ) -> None:
         self.watch_id = watch_id
         self.user = user
+        self.keyboard = keyboard
         self.why = ""
         """Why it ended, when the session goes on."""
         self._session = session
@@ -109,6 +127,7 @@ class LiveWatch:
         if not self._over.is_set():
             self.why = why
             self._over.set()
+            self._session.watch_ended(self)
             self._waiting.clear()
             self._unsubscribe()
 
@@ -141,7 +160,7 @@ class LiveWatch:
                     break
         finally:
             self._unsubscribe()
-            session.watchers.pop(self.watch_id, None)
+            session.watch_ended(self)
             await self._note_end(blocking, gone)
         if self._over.is_set() or gone.is_set():
             self.why = self.why or "you left"
@@ -210,7 +229,7 @@ async def begin_live_watch(
     *,
     user: User,
     asked: AskedBy,
-    can_type: bool,
+    keyboard: WatchKeyboard | None,
     sign_in: EarlierSignIn | None = None,
 ) -> LiveWatch:
     """Decide, write down who watches, and return the watch, to be run at once.
@@ -223,12 +242,14 @@ async def begin_live_watch(
         user=user,
         session_id=session.session_id,
         asked=asked,
-        can_type=can_type,
+        can_type=keyboard is not None,
         now=timezone.now(),
     )
     if isinstance(watch, Denied):
         raise OpeningRefusedError(NO_LONGER_LINE)
-    return LiveWatch(session, watch_id=watch.pk, user=user, sign_in=sign_in)
+    return LiveWatch(
+        session, watch_id=watch.pk, user=user, keyboard=keyboard, sign_in=sign_in
+    )
 
 
 def _watched(

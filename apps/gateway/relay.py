@@ -66,6 +66,16 @@ class Typist(Protocol):
         """Wait for nothing more."""
 
 
+class InputSource(Protocol):
+    """Something that input is read from, and that can be held back."""
+
+    def pause_reading(self) -> None:
+        """Deliver no more input until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Deliver input again."""
+
+
 @runtime_checkable
 class TellsBeside(Protocol):
     """A front that can show a line beside its terminal, as a browser's page can."""
@@ -210,6 +220,7 @@ class Relay:
             else (0, 0, 0, 0)
         )
         self._front: FrontChannel | None = front
+        self._guest: InputSource | None = None
         self._back: asyncssh.SSHClientChannel[bytes] | None = None
         self._recorder = recorder
         self._on_end = on_end
@@ -330,6 +341,24 @@ class Relay:
                 return
         self.pass_typed(data)
 
+    def seat_guest(self, source: InputSource) -> None:
+        """Read from somebody else as well: the front's input is sorted out before."""
+        self._guest = source
+        if self._front_holds:
+            source.pause_reading()
+
+    def unseat_guest(self) -> None:
+        """Read from nobody but the front."""
+        source, self._guest = self._guest, None
+        if source is not None and self._front_holds:
+            source.resume_reading()
+
+    def guest_data(self, data: bytes) -> None:
+        """Take input of the one who types instead of the front."""
+        if self._guest is not None:
+            self._typed += 1
+            self.pass_typed(data)
+
     def pass_typed(self, data: bytes) -> None:
         """Give input to the asset."""
         if self._over or not self._record(self.input_kind, data):
@@ -343,7 +372,7 @@ class Relay:
 
     def front_eof(self) -> None:
         """Pass the end of input on; output may still come."""
-        if self._back is not None and not self._over:
+        if self._back is not None and not self._over and self._guest is None:
             self._back.write_eof()
 
     def front_resized(
@@ -361,8 +390,8 @@ class Relay:
             self._back.change_terminal_size(columns, rows, width_pixels, height_pixels)
 
     def front_signal(self, name: str) -> None:
-        """Pass a signal on, or keep it while frozen."""
-        if self._over:
+        """Pass a signal on, or keep it while frozen; only of whoever types."""
+        if self._over or self._guest is not None:
             return
         if self.frozen:
             if len(self._held_signals) < HELD_SIGNALS:
@@ -374,7 +403,7 @@ class Relay:
 
     def front_break(self, milliseconds: int) -> bool:
         """Pass a break on (RFC 4335); False when it cannot be."""
-        if self._over or self.frozen or self._back is None:
+        if self._over or self.frozen or self._back is None or self._guest is not None:
             return False
         if not self._record(EventKind.SIGNAL, b"BREAK"):
             return False
@@ -511,8 +540,8 @@ class Relay:
         signals, self._held_signals = self._held_signals, []
         for name in signals:
             self.front_signal(name)
-        if not self._front_holds and self._front is not None:
-            self._front.resume_reading()
+        if not self._front_holds:
+            self._resume_input()
 
     def tell(self, line: str) -> None:
         """Show one line now, where there is a terminal.
@@ -595,17 +624,27 @@ class Relay:
             self._hold_back(Hold.RECORDER)
             self._recorder.on_drained(lambda: self._release_back(Hold.RECORDER))
 
+    def _pause_input(self) -> None:
+        for source in (self._front, self._guest):
+            if source is not None:
+                source.pause_reading()
+
+    def _resume_input(self) -> None:
+        for source in (self._front, self._guest):
+            if source is not None:
+                source.resume_reading()
+
     def _hold_front(self, why: Hold) -> None:
-        if not self._front_holds and self._front is not None:
-            self._front.pause_reading()
+        if not self._front_holds:
+            self._pause_input()
         self._front_holds |= why
 
     def _release_front(self, why: Hold) -> None:
         if why not in self._front_holds:
             return
         self._front_holds &= ~why
-        if not self._front_holds and self._front is not None:
-            self._front.resume_reading()
+        if not self._front_holds:
+            self._resume_input()
 
     def _hold_back(self, why: Hold) -> None:
         if not self._back_holds and self._back is not None:

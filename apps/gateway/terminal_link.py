@@ -23,7 +23,7 @@ from apps.access import authorization
 from apps.access.denials import Denied
 from apps.gateway.asset_channel import Terminal
 from apps.gateway.live import Core, LiveSession
-from apps.gateway.live_watch import begin_live_watch
+from apps.gateway.live_watch import LiveWatch, begin_live_watch
 from apps.gateway.notices import Notices
 from apps.gateway.opening import open_session
 from apps.gateway.relay import ChannelRequest, Relay
@@ -109,6 +109,7 @@ class LinkPeer(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._session: LiveSession | None = None
         self._relay: Relay | None = None
+        self._watched: tuple[LiveSession, LiveWatch] | None = None
         self._next_event = 0
         self._lost = False
         self._closing = False
@@ -184,8 +185,12 @@ class LinkPeer(asyncio.Protocol):
             self._size = link.decode_size(frame.payload)
             if self._relay is not None:
                 self._relay.front_resized(*self._size)
+        elif self._watched is not None:
+            if frame.type is FrameType.INPUT:
+                session, watch = self._watched
+                session.handover.typed(watch, frame.payload)
         elif self._relay is None:
-            # Input before READY, or on a watch: there is nowhere for it to go.
+            # Input before READY: there is nowhere for it to go.
             return
         elif frame.type is FrameType.INPUT:
             self._relay.front_data(frame.payload)
@@ -356,8 +361,9 @@ class LinkPeer(asyncio.Protocol):
             session,
             user=ticket.user,
             asked=AskedBy("portal", ticket.source_address),
-            can_type=False,
+            keyboard=self,
         )
+        self._watched = session, watch
         permit = session.permit
         self._send_json(
             FrameType.READY,
@@ -377,6 +383,10 @@ class LinkPeer(asyncio.Protocol):
             self.close("the session has ended")
         else:
             self._refuse(watch.why)
+
+    def may_type(self, *, allowed: bool) -> None:
+        """Tell the portal that typing passes from now on, or no more."""
+        self._send_json(FrameType.TYPING, {"allowed": allowed})
 
     async def _send_event(self, event: Event) -> None:
         await self._room.wait()

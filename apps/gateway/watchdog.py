@@ -38,6 +38,8 @@ _TOPICS: Final = (
     "inventory.",
     "sessions.message.sent",
     "sessions.session.freeze_asked",
+    "sessions.session.handed_over",
+    "sessions.session.taken_back",
     "sessions.session.resume_asked",
     "sessions.session.terminate_asked",
 )
@@ -145,7 +147,7 @@ class Watchdog:
         now = timezone.now()
         try:
             async with asyncio.timeout(self._settings.answer_seconds):
-                verdicts, controls, extended, denied = await self._blocking.run(
+                found = await self._blocking.run(
                     _ask,
                     gateway_id=self._core.gateway_id,
                     looking=self._looking(),
@@ -155,6 +157,7 @@ class Watchdog:
             logger.exception("the decision on live sessions could not be made again")
             self._end_the_unwatched()
             return
+        verdicts, controls, extended, denied, typing_denied = found
         self._last_answer = self._loop.time()
         self.last_check_at = now
         for verdict in verdicts:
@@ -166,6 +169,12 @@ class Watchdog:
             session = self._core.live.get(control.session_id)
             if session is not None:
                 session.control.apply(control)
+                session.handover.apply(control)
+        for session_id in typing_denied:
+            session = self._core.live.get(session_id)
+            if session is not None and session.handover.guest is not None:
+                name = session.handover.guest.name
+                session.handover.give_back(f"{name} may type no longer")
         for session_id in extended:
             await self._follow_extension(session_id)
 
@@ -217,10 +226,12 @@ def _ask(
     list[queries.SessionControl],
     list[uuid.UUID],
     frozenset[uuid.UUID],
+    list[uuid.UUID],
 ]:
     return (
         queries.verdicts(gateway_id=gateway_id, now=now),
-        queries.controls(gateway_id=gateway_id),
+        queries.controls(gateway_id=gateway_id, now=now),
         queries.extended(gateway_id=gateway_id),
         watches.denied_now(looking) if looking else frozenset(),
+        queries.typing_no_longer(gateway_id=gateway_id, now=now) if looking else [],
     )

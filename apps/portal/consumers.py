@@ -332,7 +332,13 @@ def _size_in(text: str) -> tuple[int, int] | None:
 
 
 class WatchConsumer(_LinkConsumer):
-    """Watching a live session: events only go to the browser, never back."""
+    """Watching a live session: events go to the browser.
+
+    What is typed goes back only while the gateway says that the typing was handed to
+    this watcher; it judges each byte itself.
+    """
+
+    types = False
 
     async def open_stream(self) -> tuple[str, str] | None:
         try:
@@ -349,5 +355,25 @@ class WatchConsumer(_LinkConsumer):
     async def pass_on(self, frame: Frame) -> None:
         if frame.type is FrameType.EVENT:
             await self.send(bytes_data=frame.payload)
+        elif frame.type is FrameType.TYPING:
+            self.types = decode_json(frame.payload).get("allowed") is True
+            await self.control("typing", allowed=self.types)
         else:
             await super().pass_on(frame)
+
+    async def receive(
+        self,
+        text_data: str | None = None,  # noqa: ARG002  # Channels' own
+        bytes_data: bytes | None = None,
+    ) -> None:
+        """Pass on what was typed, while that is this watcher's to do."""
+        if bytes_data is None or not self.types or self.link is None:
+            return
+        if len(bytes_data) > _INPUT_BYTES:
+            await self.close(code=1009)
+            return
+        try:
+            await self.link.send(FrameType.INPUT, bytes_data)
+        except LinkClosedError as error:
+            await self.control("error", text=str(error))
+            await self.close(code=ENDED)

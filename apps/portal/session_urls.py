@@ -28,6 +28,16 @@ urlpatterns = [
         name="session-message",
     ),
     path(
+        "sessions/<uuid:session_id>/handover/",
+        live_control.hand_over,
+        name="session-handover",
+    ),
+    path(
+        "sessions/<uuid:session_id>/take-back/",
+        live_control.take_back,
+        name="session-take-back",
+    ),
+    path(
         "sessions/<uuid:session_id>/watch/",
         terminal.watch_session,
         name="session-watch",

@@ -3,11 +3,12 @@
 A frame is a 32-bit length (of type and payload), one type byte, the payload; numbers
 are big-endian. The portal opens the stream and sends one TICKET; the gateway answers
 READY or ERROR. After READY of a terminal, INPUT and OUTPUT flow; after READY of a
-watch, only EVENT flows. Whoever is slow simply does not read: the stream's own flow
+watch, EVENT flows, and INPUT counts between a TYPING that allows it and one that does
+not. Whoever is slow simply does not read: the stream's own flow
 control is the only one, so that one stream carries one terminal.
 
     portal to gateway   TICKET, INPUT, RESIZE, EOF, SIGNAL
-    gateway to portal   READY, ERROR, OUTPUT, STDERR, NOTICE, EVENT, EXIT
+    gateway to portal   READY, ERROR, OUTPUT, STDERR, NOTICE, EVENT, EXIT, TYPING
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class FrameType(IntEnum):
     """JSON: status (number or null), signal (text or null), message (text or null)."""
     EVENT = 12
     """One event of a watched session: see `WatchedEvent`."""
+    TYPING = 13
+    """JSON: allowed. Of a watch: whether INPUT passes from now on."""
 
 
 class Frame(NamedTuple):

@@ -101,6 +101,13 @@ class Session(models.Model):
     freeze_reason = models.CharField(max_length=300, blank=True)
     # Grows with each freeze and each resume, so that each is done once.
     freeze_number = models.PositiveIntegerField(default=0)
+    # Who is to type instead of the session's person; the gateway sees to it.
+    typist = models.ForeignKey(
+        User, models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    # Grows with each hand-over and each return; the last one that was carried out.
+    typist_number = models.PositiveIntegerField(default=0)
+    typist_noted = models.PositiveIntegerField(default=0)
     # Set while its terminals are locked because nobody typed.
     locked_at = models.DateTimeField(null=True, blank=True)
     resumed_by = models.ForeignKey(
@@ -148,6 +155,14 @@ class Session(models.Model):
             models.CheckConstraint(
                 condition=Q(freeze_asked_by=None) | ~Q(freeze_asked_by=F("person")),
                 name="nobody_freezes_their_own_session",
+            ),
+            models.CheckConstraint(
+                condition=Q(typist=None) | ~Q(typist=F("person")),
+                name="typing_is_handed_to_somebody_else",
+            ),
+            models.CheckConstraint(
+                condition=Q(typist=None) | Q(ended_at=None),
+                name="nobody_types_in_an_ended_session",
             ),
         ]
 

@@ -337,7 +337,10 @@ def close_session(
     session.ended_at = now
     session.end_reason = reason
     session.end_detail = detail[:_DETAIL_LENGTH]
-    session.save(update_fields=["state", "ended_at", "end_reason", "end_detail"])
+    session.typist = None
+    session.save(
+        update_fields=["state", "ended_at", "end_reason", "end_detail", "typist"]
+    )
     Channel.objects.filter(session=session, closed_at=None).update(closed_at=now)
     Watch.objects.filter(session=session, ended_at=None).update(ended_at=now)
     if session.lease_id is not None:

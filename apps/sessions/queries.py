@@ -7,6 +7,7 @@ from typing import cast
 
 from django.db.models import Exists, F, OuterRef, Prefetch, Q, QuerySet
 
+from apps.access import queries as access
 from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.models import Grant
 from apps.access.queries import standing
@@ -198,6 +199,65 @@ def may_control(user: User, session: Session) -> Allowed | Denied:
     return Allowed("approver of the site")
 
 
+def may_hand_over(user: User, session: Session) -> Allowed | Denied:
+    """Say whether `user` may decide who else types: its person, or who controls it."""
+    if user.disabled_at is None and session.is_live and user.pk == session.person_id:
+        return Allowed("own session")
+    return may_control(user, session)
+
+
+def may_take_back(user: User, session: Session) -> Allowed | Denied:
+    """Say whether `user` may return the typing: also who has it now."""
+    if session.typist_id is not None and user.pk == session.typist_id:
+        return Allowed("who types")
+    return may_hand_over(user, session)
+
+
+def may_type(user: User, session: Session, *, now: dt.datetime) -> Allowed | Denied:
+    """Say whether typing may be handed to `user`, and may stay with them.
+
+    They may watch it, and hold a grant of their own with which they could open a shell
+    on the same account now: so nobody types on an asset whose access was not approved.
+    """
+    verdict = may_watch(user, session)
+    if not verdict:
+        return verdict
+    if typing_until(user, session, now=now) is None:
+        return Denied(DenialCode.RECEIVER_REFUSED)
+    return Allowed("a grant of their own")
+
+
+def typing_until(
+    user: User, session: Session, *, now: dt.datetime
+) -> dt.datetime | None:
+    """Return when the access ends by which `user` may type; None without any."""
+    return access.usable_until(
+        user, account_id=session.account_id, service="shell", now=now
+    )
+
+
+def receivers(session: Session, *, now: dt.datetime) -> list[User]:
+    """Return who watches at a keyboard just now and could be handed the typing."""
+    people = User.objects.filter(
+        pk__in=session.watches.filter(ended_at=None, can_type=True).values("person")
+    ).order_by("username")
+    return [user for user in people if may_type(user, session, now=now)]
+
+
+def typing_no_longer(*, gateway_id: uuid.UUID, now: dt.datetime) -> list[uuid.UUID]:
+    """Return the live sessions of this gateway whose receiver may type no longer."""
+    handed = (
+        Session.objects.live()
+        .filter(gateway_id=gateway_id, typist__isnull=False)
+        .select_related("typist", "asset__zone__site")
+    )
+    return [
+        session.pk
+        for session in handed
+        if session.typist is None or not may_type(session.typist, session, now=now)
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingMessage:
     """A message that no terminal has shown yet."""
@@ -213,7 +273,9 @@ class SessionControl:
 
     `freeze_number` grows with each freeze and resume; `frozen` is what holds now, `by`
     whom and why; `noted_frozen` is what the gateway has written so far. `messages` are
-    those not shown yet, in order.
+    those not shown yet, in order. `typist` is who types instead of the engineer;
+    `typist_number` grows with each change, and `typist_noted` is the last one written
+    as carried out. `typist_until` is when their own access ends.
     """
 
     session_id: uuid.UUID
@@ -223,9 +285,14 @@ class SessionControl:
     by: str
     reason: str
     messages: tuple[PendingMessage, ...] = ()
+    typist_number: int = 0
+    typist_noted: int = 0
+    typist_id: uuid.UUID | None = None
+    typist: str = ""
+    typist_until: dt.datetime | None = None
 
 
-def controls(*, gateway_id: uuid.UUID) -> list[SessionControl]:
+def controls(*, gateway_id: uuid.UUID, now: dt.datetime) -> list[SessionControl]:
     """Return what is wanted of each live session of this gateway that somebody touched.
 
     Reads the state that holds, not the steps to it: asking again changes nothing.
@@ -235,14 +302,15 @@ def controls(*, gateway_id: uuid.UUID) -> list[SessionControl]:
     touched = (
         Session.objects.live()
         .filter(gateway_id=gateway_id)
-        .filter(Q(freeze_number__gt=0) | Q(written_to))
-        .select_related("freeze_asked_by", "resumed_by")
+        .filter(Q(freeze_number__gt=0) | Q(typist_number__gt=0) | Q(written_to))
+        .select_related("freeze_asked_by", "resumed_by", "typist")
         .prefetch_related(Prefetch("messages", unshown, to_attr="unshown"))
     )
-    return [_control(session) for session in touched]
+    return [_control(session, now=now) for session in touched]
 
 
-def _control(session: Session) -> SessionControl:
+def _control(session: Session, *, now: dt.datetime) -> SessionControl:
+    typist = session.typist
     frozen = session.freeze_asked_by is not None
     by = session.freeze_asked_by or session.resumed_by
     waiting: list[SessionMessage] = getattr(session, "unshown", [])
@@ -253,6 +321,11 @@ def _control(session: Session) -> SessionControl:
         noted_frozen=session.state == SessionState.FROZEN,
         by=by.username if by is not None else "",
         reason=session.freeze_reason,
+        typist_number=session.typist_number,
+        typist_noted=session.typist_noted,
+        typist_id=session.typist_id,
+        typist=typist.username if typist is not None else "",
+        typist_until=typing_until(typist, session, now=now) if typist else None,
         messages=tuple(
             PendingMessage(
                 number=message.number,

@@ -11,6 +11,7 @@ const OPEN = 5;
 const CLOSE = 6;
 const NOTICE = 8;
 const HEAD_BYTES = 21;
+const PIECE_BYTES = 16 * 1024;
 const RETRY_FIRST_MS = 1_000;
 const RETRY_LAST_MS = 15_000;
 // How much the screen may lag behind before the socket is left unread.
@@ -28,6 +29,9 @@ let lastNumber = -1n;
 let retryMs = RETRY_FIRST_MS;
 let finished = false;
 let unwritten = 0;
+let types = false;
+let socket = null;
+const encoder = new TextEncoder();
 
 function choose(number) {
   shown = number;
@@ -39,15 +43,42 @@ function channelFor(number) {
   if (channels.has(number)) return channels.get(number);
   const element = document.createElement("div");
   screen.append(element);
-  const terminal = new Terminal({ ...TERMINAL_OPTIONS, disableStdin: true });
+  const terminal = new Terminal({ ...TERMINAL_OPTIONS, disableStdin: !types });
   terminal.open(element);
   terminal.parser.registerOscHandler(52, () => true);
+  terminal.onData((text) => type(encoder.encode(text)));
+  terminal.onBinary((text) => type(Uint8Array.from(text, (c) => c.charCodeAt(0))));
+  // The way out for the keyboard, since Tab belongs to the host (WCAG 2.1.2).
+  terminal.attachCustomKeyEventHandler((event) => {
+    if (!(event.ctrlKey && event.shiftKey && event.key === "F6")) return true;
+    if (event.type === "keydown") document.getElementById("take-back-button")?.focus();
+    return false;
+  });
   const channel = { element, terminal };
   channels.set(number, channel);
   chooser.add(new Option(`${number}`, String(number)));
   frame.querySelector("[data-watch-channels]").hidden = channels.size < 2;
   choose(shown ?? number);
   return channel;
+}
+
+/** Send what was typed, in pieces, while the typing is handed to this page. */
+function type(bytes) {
+  if (!types || socket?.readyState !== WebSocket.OPEN) return;
+  for (let from = 0; from < bytes.length; from += PIECE_BYTES) {
+    socket.send(bytes.slice(from, from + PIECE_BYTES));
+  }
+}
+
+function setTyping(allowed) {
+  types = allowed;
+  for (const { terminal } of channels.values()) {
+    terminal.options.disableStdin = !allowed;
+    terminal.options.cursorBlink = allowed;
+  }
+  showState(frame, allowed ? "warn" : "live", allowed ? "You type" : "Live");
+  showNotice(frame, allowed ? "You type now. Ctrl Shift F6 leaves the terminal." : "");
+  if (allowed) channels.get(shown)?.terminal.focus();
 }
 
 function startOver() {
@@ -57,6 +88,7 @@ function startOver() {
   }
   channels.clear();
   chooser.replaceChildren();
+  types = false;
   shown = null;
   lastNumber = -1n;
 }
@@ -108,14 +140,15 @@ function control(text) {
   if (message.type === "ready") {
     retryMs = RETRY_FIRST_MS;
     showState(frame, "live", "Live");
-  } else if (message.type === "notice") showNotice(frame, message.text);
+  } else if (message.type === "typing") setTyping(message.allowed);
+  else if (message.type === "notice") showNotice(frame, message.text);
   else if (message.type === "exit") finish(message.message || "The session has ended.");
   else if (message.type === "error") finish(message.text);
   else if (message.type === "closed") finish("The session has ended.");
 }
 
 function connect() {
-  const socket = new WebSocket(socketUrl(frame.dataset.socket));
+  socket = new WebSocket(socketUrl(frame.dataset.socket));
   socket.binaryType = "arraybuffer";
   let accepted = false;
   socket.addEventListener("open", () => {

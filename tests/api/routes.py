@@ -86,6 +86,23 @@ API_ROUTES = [
         body={"text": "please finish"},
     ),
     ApiRoute(
+        name="session-handover",
+        method="POST",
+        scope=CONTROL,
+        target=_live,
+        body={"to": "nobody"},
+        # Nobody of that name watches.
+        instead={OWNER: 409, APPROVER: 409},
+    ),
+    ApiRoute(
+        name="session-take-back",
+        method="POST",
+        scope=CONTROL,
+        target=_live,
+        # Nobody else types.
+        instead={OWNER: 409, APPROVER: 409},
+    ),
+    ApiRoute(
         name="session-terminate",
         method="POST",
         scope=CONTROL,

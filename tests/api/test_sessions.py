@@ -69,9 +69,16 @@ def test_one_sees_what_the_pages_show(here: factories.Plant, live: Session) -> N
         here.asset.name,
         here.account.name,
     )
-    assert one["may"] == {"watch": True, "control": True, "terminate": True}
+    every = ("watch", "control", "terminate", "hand_over")
+    assert one["may"] == dict.fromkeys(every, True)
+    assert one["typist"] == here.engineer.username
     own = Program(here.engineer).get(f"sessions/{live.pk}").json()
-    assert own["may"] == {"watch": False, "control": False, "terminate": True}
+    assert own["may"] == {
+        "watch": False,
+        "control": False,
+        "terminate": True,
+        "hand_over": True,
+    }
     assert Program(here.second_engineer).get("sessions").json()["sessions"] == []
 
 
@@ -99,6 +106,25 @@ def test_freeze_message_resume_terminate(here: factories.Plant, live: Session) -
     }
 
 
+def test_the_typing_is_handed_over_and_taken_back(
+    here: factories.Plant, live: Session
+) -> None:
+    receiver = plant_work.receiver(here)
+    program, path = Program(here.engineer), f"sessions/{live.pk}"
+    body = {"to": receiver.username}
+    refused = program.post(f"{path}/handover", body)
+    assert (refused.status_code, refused.json()["code"]) == (409, "receiver_refused")
+    plant_work.watch(live, receiver)
+    assert program.post(f"{path}/handover", body).json() == {"accepted": True}
+    assert program.get(path).json()["typist"] == receiver.username
+    assert Program(receiver).post(f"{path}/take-back").status_code == 200
+    assert program.get(path).json()["typist"] == here.engineer.username
+    rows = AuditEvent.objects.filter(
+        kind__in=[Kind.SESSION_HANDED_OVER, Kind.SESSION_TAKEN_BACK]
+    )
+    assert {json.loads(row.data)["door"] for row in rows} == {"api"}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
@@ -111,6 +137,9 @@ def test_freeze_message_resume_terminate(here: factories.Plant, live: Session) -
         ("freeze", "[]", 422),
         ("messages", {"text": None}, 422),
         ("terminate", {"why": "x"}, 422),
+        ("handover", {}, 422),
+        ("handover", {"to": ""}, 422),
+        ("handover", {"to": "x" * 65}, 422),
     ],
 )
 def test_what_is_no_request_does_nothing(
@@ -134,7 +163,15 @@ def test_the_description_names_every_address_and_its_errors(
         "/api/v1/sessions",
         *(
             f"/api/v1/sessions/{{session_id}}{action}"
-            for action in ("", "/freeze", "/resume", "/messages", "/terminate")
+            for action in (
+                "",
+                "/freeze",
+                "/resume",
+                "/messages",
+                "/handover",
+                "/take-back",
+                "/terminate",
+            )
         ),
     }
     for path in schema["paths"].values():

@@ -68,11 +68,14 @@ async def test_a_session_is_controlled_from_another_terminal(client, works):
         client.here.engineer.user.username,
         client.here.asset.name,
     ]
-    assert row.endswith("watch, control, terminate")
+    assert row.endswith("watch, control, terminate, hand over")
     status, out, _ = await sluice(works.desk, "sessions", "--json")
     [told] = json.loads(out)["sessions"]
     assert (told["id"], told["short_id"]) == (str(works.session.pk), name)
-    assert told["may"] == {"watch": True, "control": True, "terminate": True}
+    assert told["may"] == dict.fromkeys(
+        ("watch", "control", "terminate", "hand_over"), True
+    )
+    assert told["typist"] == client.here.engineer.user.username
 
     done = await sluice(works.desk, "message", name, "step", "away", "--yes")
     assert done == (0, f"{name}: the message is on its way\n", "")

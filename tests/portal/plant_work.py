@@ -22,8 +22,9 @@ from apps.recordings.models import Recording
 from apps.recordings.output import read_sealed
 from apps.recordings.seal import CLOSED, Seal, encode_seal
 from apps.recordings.segments import SegmentEncoder
+from apps.sessions import handover, watches
 from apps.sessions import operations as sessions
-from apps.sessions.lifecycle import EndReason
+from apps.sessions.lifecycle import AskedBy, EndReason
 from apps.sessions.models import GatewayNode, Session
 from apps.vault import operations as vault
 from apps.vault.secret_values import Secret
@@ -99,6 +100,31 @@ def store_credential(grant: Grant, *, now: dt.datetime | None = None) -> None:
         secret=Secret("plant-side-secret"),
         by=SET_UP,
         now=now or clock(),
+    )
+
+
+def receiver(here: factories.Plant) -> User:
+    """Return somebody who may watch, and may use the plant's asset themselves."""
+    person = factories.person("engineer", "approver", site=here.site)
+    factories.grant(here, person=person)
+    return person
+
+
+def watch(session: Session, by: User) -> None:
+    """Have somebody look at a session, with a keyboard before them."""
+    assert watches.begin_watch(
+        user=by,
+        session_id=session.pk,
+        asked=AskedBy("portal", "192.0.2.7"),
+        can_type=True,
+        now=clock(),
+    )
+
+
+def hand_over(session: Session, to: User) -> None:
+    """Hand the typing to somebody who watches, as the engineer does."""
+    assert handover.hand_over(
+        session_id=session.pk, by=session.person, to=to.username, now=clock()
     )
 
 

@@ -68,6 +68,8 @@ class Scene:
     extension: GrantExtension
     live: Session
     frozen: Session
+    handed: Session
+    handed_to: User
     recording: Recording
     key: SshPublicKey
     host_key: HostKey
@@ -100,13 +102,20 @@ def scene() -> Scene:
     now = factories.clock()
     frozen = plant_work.live_session(grant, node)
     plant_work.freeze(frozen, here.approver)
+    live, handed = (plant_work.live_session(grant, node) for _ in range(2))
+    receiver = plant_work.receiver(here)
+    for session in (live, handed):
+        plant_work.watch(session, receiver)
+    plant_work.hand_over(handed, receiver)
     return Scene(
         here=here,
         elsewhere=elsewhere,
         grant=grant,
         extension=plant_work.extension(factories.grant(here, minutes=60)),
-        live=plant_work.live_session(grant, node),
+        live=live,
         frozen=frozen,
+        handed=handed,
+        handed_to=receiver,
         recording=recording,
         asked=factories.request(here),
         key=accounts.add_key(
@@ -477,6 +486,19 @@ ROUTES = [
         post=only(302, APPROVER),
         target=lambda scene: {"session_id": scene.live.pk},
         body=lambda scene: {"text": "Leave pump 3 alone"},
+    ),
+    Route(
+        name="session-handover",
+        get=_NO_METHOD,
+        post=only(302, OWNER, APPROVER),
+        target=lambda scene: {"session_id": scene.live.pk},
+        body=lambda scene: {"to": scene.handed_to.username},
+    ),
+    Route(
+        name="session-take-back",
+        get=_NO_METHOD,
+        post=only(302, OWNER, APPROVER),
+        target=lambda scene: {"session_id": scene.handed.pk},
     ),
     Route(
         name="session-watch",

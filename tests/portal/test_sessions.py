@@ -2,6 +2,7 @@
 
 import dataclasses
 import uuid
+from typing import Any
 
 import pytest
 
@@ -380,3 +381,44 @@ def test_a_session_shows_what_became_of_its_files(
     other = sign_in(here.second_engineer).client.get(f"/sessions/{live.pk}/")
     assert other.status_code == 404
     assert "firmware" not in other.content.decode()
+
+
+def test_the_typing_is_handed_over_on_the_pages(
+    here: factories.Plant, live: Session
+) -> None:
+    """Offered are those who watch and may type; who has it gives it back."""
+    receiver = plant_work.receiver(here)
+    engineer = sign_in(here.engineer).client
+    page = f"/sessions/{live.pk}/"
+    assert "Nobody who watches just now may type here" in _text(engineer.get(page))
+    plant_work.watch(live, receiver)
+    plant_work.watch(live, here.auditor)
+    shown = _text(engineer.get(page))
+    assert f'<option value="{receiver.username}">' in shown
+    assert f'<option value="{here.auditor.username}">' not in shown
+    assert "Watching now" in shown
+    answer = engineer.post(f"{page}handover/", {"to": here.auditor.username})
+    assert answer.status_code == 302
+    live.refresh_from_db()
+    assert live.typist is None
+    assert "Typing goes only to somebody else" in _text(engineer.get(page))
+    engineer.post(f"{page}handover/", {"to": receiver.username})
+    live.refresh_from_db()
+    assert live.typist == receiver
+    shown = _text(engineer.get(page))
+    assert f"{receiver.username} types, not {here.engineer.username}" in shown
+    assert "handover-to" not in shown
+    theirs = sign_in(receiver).client
+    shown = _text(theirs.get(f"{page}watch/"))
+    assert "take-back-button" in shown
+    # Nobody hands it to themselves: the one who controls is not offered.
+    answer = theirs.post(f"{page}take-back/", {"from": "watch"})
+    assert answer["Location"].endswith("/watch/")
+    live.refresh_from_db()
+    assert live.typist is None
+    assert "<option" not in _text(theirs.get(page))
+
+
+def _text(response: Any) -> str:
+    assert response.status_code == 200
+    return response.content.decode()

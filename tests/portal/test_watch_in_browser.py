@@ -4,7 +4,7 @@ import json
 
 import pytest
 from django.conf import settings
-from playwright.sync_api import WebSocketRoute
+from playwright.sync_api import Page, WebSocketRoute
 from pytest_django.live_server_helper import LiveServer
 
 from apps.recordings.frames import EventKind, encode_open, encode_resize
@@ -15,6 +15,7 @@ from tests.portal.doors import sign_in
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
+_SMALL = encode_resize(20, 5)
 ROWS = "document.querySelectorAll('.xterm-rows > div').length"
 
 
@@ -57,6 +58,22 @@ def test_the_screen_follows_the_engineers_window(
                 page.wait_for_function(f"() => {ROWS} === {rows}", timeout=10_000)
                 seen.append(page.evaluate(ROWS))
             assert "PUMP STATION" in page.locator(".xterm-rows").inner_text()
+            type_in(page, sockets[0])
             return seen
+
+    def type_in(page: Page, socket: WebSocketRoute) -> None:
+        """Keys go out only between the two words of the gateway."""
+        sent: list[bytes] = []
+        socket.on_message(lambda keys: sent.append(bytes(keys)))  # type: ignore[arg-type]
+        for allowed, keys in ((None, "no"), (True, "yes"), (False, "never")):
+            if allowed is not None:
+                socket.send(json.dumps({"type": "typing", "allowed": allowed}))
+                state = "You type" if allowed else "Live"
+                page.locator("[data-terminal-state]").filter(has_text=state).wait_for()
+            page.locator("[data-terminal-screen] textarea").focus()
+            page.keyboard.type(keys)
+        socket.send(encode_event(WatchedEvent(99, EventKind.RESIZE, 1, 99, _SMALL)))
+        page.wait_for_function(f"() => {ROWS} === 5", timeout=10_000)
+        assert b"".join(sent) == b"yes"
 
     assert in_a_thread(walk) == [24, 24, 36, 200, 200, 30]

@@ -283,8 +283,34 @@ async def test_watching_passes_events_on_as_they_are_numbered(scene: Scene) -> N
     await socket.send(b"rm -rf /")
     await socket.send_text('{"type":"resize","columns":1,"rows":1}')
     await socket.disconnect()
-    # Nothing of a watcher's browser ever reaches the gateway.
+    # Nothing of a watcher's browser ever reaches the gateway by itself.
     assert await gateway.next() is None
+
+
+async def test_a_watcher_types_while_the_gateway_lets_them(scene: Scene) -> None:
+    socket = await browser(f"/ws/watch/{scene.session.pk}/", scene.here.approver)
+    assert await socket.connect() is None
+    gateway = await scene.link.connection()
+    await gateway.redeem()
+    gateway.writer.write(encode_json(FrameType.READY, {"session": "S-1"}))
+    assert (await socket.said())["type"] == "ready"
+    await _typing(socket, gateway, allowed=True)
+    await socket.send(b"mine")
+    typed = await gateway.next()
+    assert typed is not None
+    assert (typed.type, typed.payload) == (FrameType.INPUT, b"mine")
+    await _typing(socket, gateway, allowed=False)
+    await socket.send(b"no more")
+    await socket.disconnect()
+    assert await gateway.next() is None
+
+
+async def _typing(
+    socket: BrowserSocket, gateway: LinkConnection, *, allowed: bool
+) -> None:
+    gateway.writer.write(encode_json(FrameType.TYPING, {"allowed": allowed}))
+    told = await socket.said()
+    assert (told["type"], told["allowed"]) == ("typing", allowed)
 
 
 async def test_watching_ends_with_the_right_to_watch(scene: Scene) -> None:

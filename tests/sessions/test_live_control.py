@@ -155,7 +155,7 @@ def test_messages_are_numbered_and_noted_once(here, live):
     assert terminals.note_messages_shown(**shown) == 2
     assert terminals.note_messages_shown(**shown) == 0
     assert events(Kind.SESSION_MESSAGE_SHOWN) == 1
-    control = queries.controls(gateway_id=live.gateway_id)[0]
+    control = queries.controls(gateway_id=live.gateway_id, now=clock())[0]
     assert [message.text for message in control.messages] == ["line 3"]
 
 
@@ -167,10 +167,13 @@ def test_messages_do_not_pile_up_without_end(here, live):
 
 def test_only_sessions_that_somebody_touched_are_told_to_the_gateway(here, live):
     other = plant_work.live_session(factories.grant(here), live.gateway)
-    assert queries.controls(gateway_id=live.gateway_id) == []
+    assert queries.controls(gateway_id=live.gateway_id, now=clock()) == []
     assert freeze(live, here.approver, "alarm")
     say(other, here.approver)
-    found = {c.session_id: c for c in queries.controls(gateway_id=live.gateway_id)}
+    found = {
+        c.session_id: c
+        for c in queries.controls(gateway_id=live.gateway_id, now=clock())
+    }
     assert set(found) == {live.pk, other.pk}
     told = found[live.pk]
     assert (told.frozen, told.noted_frozen, told.by, told.reason) == (
@@ -182,7 +185,7 @@ def test_only_sessions_that_somebody_touched_are_told_to_the_gateway(here, live)
     assert resume(live, here.approver)
     told = next(
         c
-        for c in queries.controls(gateway_id=live.gateway_id)
+        for c in queries.controls(gateway_id=live.gateway_id, now=clock())
         if c.session_id == live.pk
     )
     assert (told.frozen, told.freeze_number, told.by) == (

@@ -17,7 +17,7 @@ from apps.access.denials import Denied
 from apps.accounts.models import User
 from apps.gateway.commands.grammar import Command
 from apps.gateway.terminal_lines import plain
-from apps.sessions import operations, queries
+from apps.sessions import handover, operations, queries
 from apps.sessions.lifecycle import AskedBy
 from apps.sessions.models import Session
 
@@ -79,7 +79,7 @@ def list_sessions(command: Command, caller: Caller, *, now: dt.datetime) -> Answ
     person = User.objects.get(pk=caller.user.pk)
     found = list(
         queries.live_sessions_visible_to(person)
-        .select_related("freeze_asked_by")
+        .select_related("freeze_asked_by", "typist")
         .order_by("deadline")[: MOST + 1]
     )
     shown = [_facts(person, session) for session in found[:MOST]]
@@ -130,6 +130,8 @@ def _may(name: str, person: User, session: Session) -> bool:
         return bool(queries.may_watch(person, session))
     if name == "terminate":
         return bool(queries.may_terminate(person, session))
+    if name == "handover":
+        return bool(queries.may_take_back(person, session))
     return bool(queries.may_control(person, session))
 
 
@@ -149,6 +151,9 @@ def carry_out(
         "freeze": "the gateway holds the input now",
         "resume": "the gateway lets input through again",
         "terminate": "the gateway ends it now",
+        "handover": f"{command.to} types from now on"
+        if command.to
+        else "its engineer types again",
     }
     return Answer(out=f"{session.short_id}: {done[command.name]}\n")
 
@@ -161,6 +166,14 @@ def _operation(
         case "message":
             return operations.send_message(
                 session_id=session_id, by=by, text=command.text, now=now, asked=asked
+            )
+        case "handover" if command.back:
+            return handover.take_back(
+                session_id=session_id, by=by, now=now, asked=asked
+            )
+        case "handover":
+            return handover.hand_over(
+                session_id=session_id, by=by, to=command.to, now=now, asked=asked
             )
         case "freeze":
             return operations.ask_freeze(
@@ -192,9 +205,13 @@ def needs_reason(command: Command) -> bool:
 
 def question(command: Command, session: Session) -> str:
     """Return what is asked before anything is done."""
-    what = command.name.capitalize()
+    what = f"{command.name.capitalize()} {session.short_id}"
+    if command.to:
+        what = f"Hand the typing to {command.to} in {session.short_id}"
+    elif command.back:
+        what = f"Take the typing back in {session.short_id}"
     return plain(
-        f"{what} {session.short_id}, {session.person.username} on "
+        f"{what}, {session.person.username} on "
         f"{session.asset.name} as {session.account.name}?"
     )
 
@@ -215,10 +232,12 @@ def _facts(person: User, session: Session) -> dict[str, object]:
         "opened_at": session.opened_at.isoformat(),
         "deadline": session.deadline.isoformat(),
         "frozen_by": frozen_by.username if frozen_by else None,
+        "typist": (session.typist or session.person).username,
         "may": {
             "watch": bool(queries.may_watch(person, session)),
             "control": bool(queries.may_control(person, session)),
             "terminate": bool(queries.may_terminate(person, session)),
+            "hand_over": bool(queries.may_hand_over(person, session)),
         },
     }
 
@@ -227,7 +246,7 @@ def _row(
     facts: dict[str, object], session: Session, now: dt.datetime
 ) -> tuple[str, ...]:
     may = facts["may"]
-    names = [name for name, allowed in may.items() if allowed] if may else []  # type: ignore[attr-defined]
+    names = [name for name, allowed in may.items() if allowed]  # type: ignore[attr-defined]
     minutes = max(0, int((session.deadline - now).total_seconds() // 60))
     return (
         session.short_id,
@@ -236,7 +255,7 @@ def _row(
         session.account.name,
         session.state,
         f"{minutes} min",
-        ", ".join(names) or "see it",
+        ", ".join(names).replace("_", " ") or "see it",
     )
 
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import asyncssh
@@ -25,12 +26,12 @@ from apps.gateway.commands.grammar import (
     UsageError,
     parse_line,
 )
-from apps.gateway.commands.watching import WatchScreen, ends_watch
+from apps.gateway.commands.watching import GIVES_BACK, WatchScreen, ends_watch
 from apps.gateway.engineer_connection import EngineerChannel
 from apps.gateway.escape import LineReader
 from apps.gateway.jumps import NO_ASSET_LINE, SignedIn
-from apps.gateway.live import Core
-from apps.gateway.live_watch import begin_live_watch
+from apps.gateway.live import Core, LiveSession
+from apps.gateway.live_watch import LiveWatch, begin_live_watch
 from apps.gateway.session_context import DATABASE_AWAY, OpeningRefusedError
 from apps.gateway.terminal_lines import plain
 from apps.sessions.lifecycle import AskedBy
@@ -95,6 +96,8 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         self._started = False
         self._typed: asyncio.Queue[bytes] = asyncio.Queue()
         self._on_typed: Callable[[bytes], None] = self._keep_typed
+        self._shown: WatchScreen | None = None
+        self._types = False
         self._gone = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -285,7 +288,7 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             live,
             user=self._person.owner.user,
             asked=AskedBy("ssh", self._side.source_address),
-            can_type=False,
+            keyboard=self if self._has_terminal else None,
             sign_in=self._person.facts,
         )
         screen = WatchScreen(
@@ -299,7 +302,8 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             f"you watch {session.short_id}, {session.person.username} on "
             f"{session.asset.name}; Ctrl-C or Ctrl-] ends it"
         )
-        self._on_typed = self._typed_while_watching
+        self._shown = screen
+        self._on_typed = partial(self._typed_while_watching, live, watch)
         session_over = await watch.run(
             self._core.blocking, screen.show, gone=self._gone
         )
@@ -311,10 +315,38 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             return Answer()
         return Answer(REFUSED, error=watch.why)
 
-    def _typed_while_watching(self, data: bytes) -> None:
-        if ends_watch(data):
+    def _typed_while_watching(
+        self, live: LiveSession, watch: LiveWatch, data: bytes
+    ) -> None:
+        if self._types:
+            mine, escape, _ = data.partition(GIVES_BACK)
+            if mine:
+                live.handover.typed(watch, mine)
+            if escape:
+                live.handover.give_back("given back")
+        elif ends_watch(data):
             self._gone.set()
             self._room.set()
+
+    def may_type(self, *, allowed: bool) -> None:
+        """Tell the watcher that what they type passes from now on, or no more."""
+        self._types = allowed
+        if self._shown is not None:
+            self._shown.say(
+                "you type from now on; Ctrl-] gives it back"
+                if allowed
+                else "you only watch again; Ctrl-C or Ctrl-] ends it"
+            )
+
+    def pause_reading(self) -> None:
+        """Deliver no more of what is typed (`WatchKeyboard`)."""
+        if not self._channel.is_closing():
+            self._channel.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Deliver it again (`WatchKeyboard`)."""
+        if not self._channel.is_closing():
+            self._channel.resume_reading()
 
     # the end
 

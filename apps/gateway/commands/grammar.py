@@ -139,6 +139,13 @@ def _parser() -> _Parser:
         takes_reason(command)
         asks_first(command)
     asks_first(add("resume", "let a frozen session go on"))
+    hand = add("handover", "hand the typing to somebody who watches")
+    hand.add_argument("to", metavar="HANDLE", nargs="?", default="")
+    hand.add_argument(
+        "--back", action="store_true", help="return it to the session's engineer"
+    )
+    hand.set_defaults(needs_target=True)
+    asks_first(hand)
     return parser
 
 

@@ -19,6 +19,9 @@ from apps.recordings.frames import (
 ENDS: Final = b"\x03\x1d"
 """Ctrl-C and Ctrl-]"""
 
+GIVES_BACK: Final = b"\x1d"
+"""Ctrl-], pressed by whom the typing was handed to."""
+
 _BARE_END: Final = re.compile(rb"(?<!\r)\n")
 _SHOWN: Final = frozenset({EventKind.OUTPUT, EventKind.STDERR, EventKind.NOTICE})
 

@@ -33,6 +33,12 @@ class MessageForm(forms.Form):
     text = forms.CharField(max_length=MESSAGE_LENGTH, label="Message")
 
 
+class ReceiverForm(forms.Form):
+    """The handle of whom the typing is handed to."""
+
+    to = forms.CharField(max_length=64, label="To")
+
+
 class SessionFilterForm(PeriodForm):
     """Which sessions to list; every field that is not empty narrows the list."""
 

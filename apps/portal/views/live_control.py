@@ -1,4 +1,6 @@
-"""Controlling a live session: freeze, resume, message. Approvers of its site only.
+"""Controlling a live session: freeze, resume, message, and who types.
+
+Approvers of its site only; who types is its engineer's matter as well.
 
 The pages show what the rows say, so that a form posted twice, or by two people at once,
 does no harm. Every answer leads back to the page it came from.
@@ -14,12 +16,12 @@ from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
-from apps.access.denials import Denied
+from apps.access.denials import Allowed, Denied
 from apps.accounts.models import User
 from apps.portal.forms.access import ReasonForm
-from apps.portal.forms.sessions import MessageForm
+from apps.portal.forms.sessions import MessageForm, ReceiverForm
 from apps.portal.roles import signed_in
-from apps.sessions import operations, queries
+from apps.sessions import handover, operations, queries
 from apps.sessions.models import Session
 
 
@@ -67,6 +69,48 @@ def send_message(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
         by=person,
         text=form.cleaned_data["text"],
     )
+
+
+@require_POST
+def hand_over(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
+    person, session = _typing(request, session_id, queries.may_hand_over)
+    form = ReceiverForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Say to whom. Nothing was handed over.")
+        return _back(request, session)
+    to = form.cleaned_data["to"]
+    return _do(
+        request,
+        session,
+        handover.hand_over,
+        f"The gateway lets {to} type now.",
+        by=person,
+        to=to,
+    )
+
+
+@require_POST
+def take_back(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
+    person, session = _typing(request, session_id, queries.may_take_back)
+    done = "The engineer types again."
+    return _do(request, session, handover.take_back, done, by=person)
+
+
+def _typing(
+    request: HttpRequest,
+    session_id: uuid.UUID,
+    may: Callable[[User, Session], Allowed | Denied],
+) -> tuple[User, Session]:
+    """Return who asks and the session; 404 unless they may say who types in it.
+
+    One that has ended is answered with a sentence, to those who could.
+    """
+    person = signed_in(request)
+    session = get_object_or_404(queries.sessions_visible_to(person), pk=session_id)
+    is_theirs = person.pk == session.person_id or person.is_approver
+    if not (may(person, session) if session.is_live else is_theirs):
+        raise Http404
+    return person, session
 
 
 def _controlled(request: HttpRequest, session_id: uuid.UUID) -> tuple[User, Session]:

@@ -1,5 +1,6 @@
 """Sessions, live and past, and ending one."""
 
+import datetime as dt
 import uuid
 
 from django.contrib import messages
@@ -12,6 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from apps.access import queries as access
 from apps.access.denials import Denied
+from apps.accounts.models import User
 from apps.inventory.crypto_profiles import PROFILES
 from apps.portal.forms.access import ReasonForm
 from apps.portal.forms.sessions import SessionFilterForm
@@ -94,6 +96,7 @@ def session_detail(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
             "may_terminate": bool(queries.may_terminate(person, session)),
             "may_control": bool(queries.may_control(person, session)),
             "sent": session.messages.select_related("sender"),
+            **typing_context(person, session, now=now),
             "may_revoke": grant_is_active
             and bool(access.may_revoke(person, session.grant)),
             "crypto": PROFILES[session.crypto_profile],
@@ -108,6 +111,29 @@ def session_detail(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
             "now": now,
         },
     )
+
+
+def typing_context(
+    person: User, session: Session, *, now: dt.datetime
+) -> dict[str, object]:
+    """Return what `portal/session_typing.html` shows: who types, and who could."""
+    may = session.is_live and bool(queries.may_hand_over(person, session))
+    free = may and session.typist_id is None
+    return {
+        "may_hand_over": may,
+        "may_take_back": session.typist_id is not None
+        and bool(queries.may_take_back(person, session)),
+        "receivers": [
+            user
+            for user in (queries.receivers(session, now=now) if free else [])
+            if user.pk != person.pk
+        ],
+        "watching": User.objects.filter(
+            pk__in=session.watches.filter(ended_at=None).values("person")
+        ).order_by("username")
+        if session.is_live
+        else [],
+    }
 
 
 def _files(

@@ -14,6 +14,7 @@ from apps.portal.content_policy import with_terminal
 from apps.portal.forms.signin import ConsentForm
 from apps.portal.roles import signed_in
 from apps.portal.source import source_address
+from apps.portal.views.sessions import typing_context
 from apps.portal.websocket_people import AGREED_TO
 from apps.sessions import queries
 
@@ -76,6 +77,7 @@ def watch_session(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
         "now": now,
         "may_control": bool(queries.may_control(person, session)),
         "may_terminate": bool(queries.may_terminate(person, session)),
+        **typing_context(person, session, now=now),
         "sent": session.messages.select_related("sender"),
     }
     return render(request, "portal/watch.html", context)

@@ -232,6 +232,7 @@ def _facts(person: User, session: Session) -> dict[str, object]:
         "opened_at": session.opened_at.isoformat(),
         "deadline": session.deadline.isoformat(),
         "frozen_by": frozen_by.username if frozen_by else None,
+        "locked_at": session.locked_at.isoformat() if session.locked_at else None,
         "typist": (session.typist or session.person).username,
         "may": {
             "watch": bool(queries.may_watch(person, session)),
@@ -253,10 +254,19 @@ def _row(
         session.person.username,
         session.asset.name,
         session.account.name,
-        session.state,
+        _state(session),
         f"{minutes} min",
         ", ".join(names).replace("_", " ") or "see it",
     )
+
+
+def _state(session: Session) -> str:
+    parts = [str(session.state)]
+    if session.locked_at is not None:
+        parts.append("locked")
+    if session.typist is not None:
+        parts.append(f"{session.typist.username} types")
+    return ", ".join(parts)
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -30,11 +30,11 @@ from apps.gateway.relay import ChannelRequest, Relay
 from apps.gateway.session_context import ChannelRefusedError, OpeningRefusedError
 from apps.recordings.frames import Event
 from apps.sessions import link_frames as link
-from apps.sessions import operations as sessions
+from apps.sessions import tickets
 from apps.sessions.lifecycle import AskedBy
 from apps.sessions.link_frames import FrameType
 from apps.sessions.models import TicketPurpose
-from apps.sessions.operations import RedeemedTicket
+from apps.sessions.tickets import RedeemedTicket
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class LinkPeer(asyncio.Protocol):
     async def _begin(self, opening: dict[str, Any]) -> None:
         try:
             ticket = await self._core.blocking.run(
-                sessions.redeem_ticket,
+                tickets.redeem_ticket,
                 token=str(opening.get("ticket", "")),
                 now=timezone.now(),
             )

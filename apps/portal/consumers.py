@@ -35,7 +35,7 @@ from apps.portal.websocket_people import (
     ask_verified_person,
     session_key_of,
 )
-from apps.sessions import operations, queries
+from apps.sessions import queries, tickets
 from apps.sessions.link_frames import (
     Frame,
     FrameType,
@@ -222,7 +222,7 @@ def _terminal_ticket(
     gateway = queries.running_gateways().exclude(link_address="").first()
     if gateway is None:
         return None
-    ticket = operations.issue_terminal_ticket(
+    ticket = tickets.issue_terminal_ticket(
         user=person,
         grant_id=grant_id,
         agreed_to=agreed_notice(session_key),
@@ -235,7 +235,7 @@ def _terminal_ticket(
 def _watch_ticket(
     person: User, session_id: uuid.UUID, source_address: str
 ) -> tuple[str, str] | None:
-    ticket = operations.issue_watch_ticket(
+    ticket = tickets.issue_watch_ticket(
         user=person,
         session_id=session_id,
         source_address=source_address,

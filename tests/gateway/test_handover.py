@@ -13,8 +13,7 @@ from apps.accounts import operations as accounts
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.recordings.frames import EventKind
-from apps.sessions import handover
-from apps.sessions import operations as sessions
+from apps.sessions import handover, tickets
 from apps.sessions.link_frames import FrameType, decode_json
 from apps.sessions.models import Session
 from tests import factories
@@ -180,7 +179,7 @@ async def test_it_can_be_done_with_sluice_and_on_the_portals_page(scene):
     status, _, err = await sluice(desk, "handover", short, scene.name, "--yes")
     assert (status, "who watches" in err) == (1, True)
     ticket = await client.ask(
-        sessions.issue_watch_ticket,
+        tickets.issue_watch_ticket,
         user=scene.receiver.user,
         session_id=scene.session.pk,
         source_address="192.0.2.9",

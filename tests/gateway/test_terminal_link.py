@@ -10,7 +10,7 @@ import pytest
 from apps.access import operations as access
 from apps.recordings.frames import EventKind
 from apps.sessions import link_frames as link
-from apps.sessions import operations as sessions
+from apps.sessions import tickets
 from apps.sessions.link_frames import FrameType
 from apps.sessions.models import Session
 from tests import factories
@@ -66,7 +66,7 @@ async def portal(client, ticket, **opening):
 
 async def terminal_ticket(client, grant, **facts):
     return await client.ask(
-        sessions.issue_terminal_ticket,
+        tickets.issue_terminal_ticket,
         user=client.here.engineer.user,
         grant_id=grant.pk,
         source_address="192.0.2.9",
@@ -77,7 +77,7 @@ async def terminal_ticket(client, grant, **facts):
 
 async def watch_ticket(client, session_id):
     return await client.ask(
-        sessions.issue_watch_ticket,
+        tickets.issue_watch_ticket,
         user=client.here.plant.approver,
         session_id=session_id,
         source_address="192.0.2.8",

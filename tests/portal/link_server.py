@@ -8,7 +8,7 @@ from pathlib import Path
 from channels.db import database_sync_to_async
 
 from apps.sessions.link_frames import Frame, FrameDecoder, FrameType, decode_json
-from apps.sessions.operations import RedeemedTicket, redeem_ticket
+from apps.sessions.tickets import RedeemedTicket, redeem_ticket
 from tests.factories import clock
 
 

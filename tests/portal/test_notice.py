@@ -8,7 +8,6 @@ from apps.accounts import notices
 from apps.accounts.models import SignInNotice
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
-from apps.sessions import operations as sessions
 from tests import factories
 from tests.portal.doors import SignedIn, add_person, sign_in
 
@@ -96,7 +95,7 @@ def test_without_consent_there_is_no_ticket(boss: SignedIn) -> None:
     tell(boss)
 
     def ticket(agreed_to: str) -> str | Denied:
-        return sessions.issue_terminal_ticket(
+        return tickets.issue_terminal_ticket(
             user=here.engineer,
             grant_id=grant.pk,
             agreed_to=agreed_to,

@@ -15,7 +15,7 @@ from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.inventory import operations as inventory
 from apps.inventory.models import Asset
-from apps.sessions import operations, queries
+from apps.sessions import operations, queries, tickets
 from apps.sessions.lifecycle import (
     LIVE,
     SENTENCES,
@@ -400,7 +400,7 @@ class TestTickets:
     """R2: bound to person and grant, single use, hashed at rest."""
 
     def _ticket(self, here, grant, user=None, now=None):
-        return operations.issue_terminal_ticket(
+        return tickets.issue_terminal_ticket(
             user=user or here.engineer,
             grant_id=grant.pk,
             source_address="192.0.2.7",
@@ -411,9 +411,9 @@ class TestTickets:
         here = factories.plant()
         grant = factories.grant(here)
         token = self._ticket(here, grant)
-        redeemed = operations.redeem_ticket(token=token, now=clock())
+        redeemed = tickets.redeem_ticket(token=token, now=clock())
         assert (redeemed.user, redeemed.grant_id) == (here.engineer, grant.pk)
-        assert operations.redeem_ticket(token=token, now=clock()) is None
+        assert tickets.redeem_ticket(token=token, now=clock()) is None
 
     def test_only_the_hash_is_kept(self):
         here = factories.plant()
@@ -425,7 +425,7 @@ class TestTickets:
         here, now = factories.plant(), clock()
         token = self._ticket(here, factories.grant(here, now=now), now=now)
         later = now + dt.timedelta(seconds=30)
-        assert operations.redeem_ticket(token=token, now=later) is None
+        assert tickets.redeem_ticket(token=token, now=later) is None
 
     def test_nobody_gets_a_ticket_for_another_persons_grant(self):
         here = factories.plant()
@@ -438,10 +438,10 @@ class TestTickets:
         here = factories.plant()
         token = self._ticket(here, factories.grant(here))
         _disable(here, None)
-        assert operations.redeem_ticket(token=token, now=clock()) is None
+        assert tickets.redeem_ticket(token=token, now=clock()) is None
 
     def test_an_unknown_ticket_is_nothing(self):
-        assert operations.redeem_ticket(token="guess", now=clock()) is None
+        assert tickets.redeem_ticket(token="guess", now=clock()) is None
 
     def test_watching_is_for_approvers_and_auditors(self):
         here = factories.plant()
@@ -452,7 +452,7 @@ class TestTickets:
             (here.engineer, False),
             (here.administrator, False),
         ):
-            ticket = operations.issue_watch_ticket(
+            ticket = tickets.issue_watch_ticket(
                 user=user,
                 session_id=session.pk,
                 source_address="192.0.2.7",

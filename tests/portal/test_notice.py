@@ -8,6 +8,7 @@ from apps.accounts import notices
 from apps.accounts.models import SignInNotice
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
+from apps.sessions import tickets
 from tests import factories
 from tests.portal.doors import SignedIn, add_person, sign_in
 

@@ -3,8 +3,11 @@
 import datetime as dt
 
 from apps.access.denials import Allowed, Denied
-from apps.access.models import Decision
+from apps.access.models import AccessRequest, Decision, Grant
 from apps.accounts.models import User
+from apps.audit import operations as audit
+from apps.audit.kinds import Kind
+from apps.audit.models import Outcome
 
 
 def note_decision(
@@ -32,3 +35,34 @@ def note_decision(
         code="" if isinstance(verdict, Allowed) else verdict.code.value,
         rule=verdict.rule[:120] if isinstance(verdict, Allowed) else "",
     )
+
+
+def note_approval(
+    *,
+    verdict: Allowed | Denied,
+    approver: User,
+    about: AccessRequest | Grant,
+    source_address: str,
+    now: dt.datetime,
+) -> None:
+    """Write down whether somebody may decide on a request, or on more of a grant."""
+    note_decision(
+        question="approval",
+        verdict=verdict,
+        user=approver,
+        asset_label=about.asset.name,
+        asset_id=str(about.asset_id),
+        account_label=about.account.name,
+        source_address=source_address,
+        now=now,
+    )
+    if isinstance(verdict, Denied):
+        audit.record(
+            Kind.APPROVAL_REFUSED,
+            now=now,
+            actor=approver.party,
+            subject=about.party,
+            source_address=source_address,
+            outcome=Outcome.DENIED,
+            data={"code": verdict.code},
+        )

@@ -10,7 +10,7 @@ import uuid
 from django.db import IntegrityError, transaction
 
 from apps.access import queries
-from apps.access.decisions import note_decision
+from apps.access.decisions import note_approval, note_decision
 from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.lifecycle import EXTENSION_TRANSITIONS, ExtensionState
 from apps.access.models import Grant, GrantExtension
@@ -45,7 +45,16 @@ def ask_extension(
     if grant is None or grant.person_id != person.pk:
         return Denied(DenialCode.NO_GRANT)
     verdict = _may_ask(person, grant, minutes, reason, now=now)
-    _note("extension", verdict, person, grant, source_address, now)
+    note_decision(
+        question="extension",
+        verdict=verdict,
+        user=person,
+        asset_label=grant.asset.name,
+        asset_id=str(grant.asset_id),
+        account_label=grant.account.name,
+        source_address=source_address,
+        now=now,
+    )
     if isinstance(verdict, Denied):
         audit.record(
             Kind.EXTENSION_REFUSED,
@@ -248,40 +257,15 @@ def _may_decide(
     *,
     now: dt.datetime,
 ) -> Allowed | Denied:
-    grant = extension.grant
     verdict = queries.may_decide_extension(approver, extension, now=now)
-    _note("approval", verdict, approver, grant, source_address, now)
-    if isinstance(verdict, Denied):
-        audit.record(
-            Kind.APPROVAL_REFUSED,
-            now=now,
-            actor=approver.party,
-            subject=grant.party,
-            source_address=source_address,
-            outcome=Outcome.DENIED,
-            data={"code": verdict.code},
-        )
-    return verdict
-
-
-def _note(
-    question: str,
-    verdict: Allowed | Denied,
-    user: User,
-    grant: Grant,
-    source_address: str,
-    now: dt.datetime,
-) -> None:
-    note_decision(
-        question=question,
+    note_approval(
         verdict=verdict,
-        user=user,
-        asset_label=grant.asset.name,
-        asset_id=str(grant.asset_id),
-        account_label=grant.account.name,
+        approver=approver,
+        about=extension.grant,
         source_address=source_address,
         now=now,
     )
+    return verdict
 
 
 def _move(

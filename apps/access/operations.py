@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from apps.access import queries
-from apps.access.decisions import note_decision
+from apps.access.decisions import note_approval, note_decision
 from apps.access.denials import Allowed, DenialCode, Denied
 from apps.access.extensions import (
     approve_extension,
@@ -159,7 +159,7 @@ def _locked_request(request_id: uuid.UUID) -> AccessRequest | None:
     )
 
 
-def _maynote_decision(
+def _may_decide(
     *,
     request: AccessRequest,
     version: int,
@@ -173,26 +173,13 @@ def _maynote_decision(
         is_pending=request.state == RequestState.PENDING and now < request.lapses_at,
         is_current=version == request.version,
     )
-    note_decision(
-        question="approval",
+    note_approval(
         verdict=verdict,
-        user=approver,
-        asset_label=request.asset.name,
-        asset_id=str(request.asset_id),
-        account_label=request.account.name,
+        approver=approver,
+        about=request,
         source_address=source_address,
         now=now,
     )
-    if isinstance(verdict, Denied):
-        audit.record(
-            Kind.APPROVAL_REFUSED,
-            now=now,
-            actor=approver.party,
-            subject=request.party,
-            source_address=source_address,
-            outcome=Outcome.DENIED,
-            data={"code": verdict.code},
-        )
     return verdict
 
 
@@ -216,7 +203,7 @@ def approve_request(
     request = _locked_request(request_id)
     if request is None:
         return Denied(DenialCode.REQUEST_NOT_PENDING)
-    verdict = _maynote_decision(
+    verdict = _may_decide(
         request=request,
         version=version,
         approver=approver,
@@ -304,7 +291,7 @@ def deny_request(
     request = _locked_request(request_id)
     if request is None:
         return Denied(DenialCode.REQUEST_NOT_PENDING)
-    verdict = _maynote_decision(
+    verdict = _may_decide(
         request=request,
         version=version,
         approver=approver,

@@ -2,6 +2,7 @@
 
 import uuid
 from itertools import groupby
+from typing import Any
 
 from django import forms
 
@@ -84,7 +85,7 @@ class RequestForm(forms.Form):
 
 
 class DecisionForm(forms.Form):
-    """An approver's verdict; `version` is that of the request they read."""
+    """An approver's verdict; `version` is that of what they read."""
 
     verdict = forms.ChoiceField(choices=[("approve", "Approve"), ("deny", "Deny")])
     version = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
@@ -103,10 +104,18 @@ class DecisionForm(forms.Form):
     )
 
     def __init__(
-        self, *args: object, asked: int, rules: RequestRules, **kwargs: object
+        self,
+        *args: Any,
+        asked: int,
+        rules: RequestRules,
+        version: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Cap the minutes at what was asked."""
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        """Cap the minutes at what was asked. Without `version` there is but one."""
+        kwargs.setdefault("initial", {"minutes": asked, "version": version})
+        super().__init__(*args, **kwargs)
+        if version is None:
+            del self.fields["version"]
         self.asked = asked
         self.fields["minutes"].widget.attrs.update(
             min=rules.step_minutes, max=asked, step=rules.step_minutes
@@ -146,9 +155,3 @@ class AskExtensionForm(forms.Form):
         self.fields["minutes"].widget.attrs.update(
             min=rules.step_minutes, max=rules.maximum_minutes, step=rules.step_minutes
         )
-
-
-class DecideExtensionForm(DecisionForm):
-    """An approver's verdict on more time."""
-
-    version = None  # type: ignore[assignment]  # Django's way to drop a field

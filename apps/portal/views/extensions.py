@@ -2,24 +2,24 @@
 
 import datetime as dt
 import uuid
+from functools import partial
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
 from apps.access import operations as access
 from apps.access import queries
-from apps.access.denials import Allowed, Denied
+from apps.access.denials import Denied
 from apps.access.models import GrantExtension
-from apps.accounts.models import User
 from apps.portal.destinations import safe_destination
-from apps.portal.forms.access import AskExtensionForm, DecideExtensionForm
+from apps.portal.forms.access import AskExtensionForm, DecisionForm
 from apps.portal.roles import only_for, signed_in
 from apps.portal.source import source_address
-
-_INVALID = 422
+from apps.portal.views.deciding import Decision, decision_page
 
 
 @require_POST
@@ -55,69 +55,31 @@ def ask_extension(request: HttpRequest, grant_id: uuid.UUID) -> HttpResponse:
 def decide_extension(request: HttpRequest, extension_id: uuid.UUID) -> HttpResponse:
     person, now = signed_in(request), timezone.now()
     asked = get_object_or_404(queries.extensions_visible_to(person), pk=extension_id)
-    form = DecideExtensionForm(
-        request.POST or None,
-        asked=asked.minutes,
-        rules=queries.rules(),
-        initial={"minutes": asked.minutes},
+    form = DecisionForm(
+        request.POST or None, asked=asked.minutes, rules=queries.rules()
     )
-    if request.method == "POST" and form.is_valid():
-        denial = _decide(request, asked, person, form, now=now)
-        if denial is None:
-            return redirect("portal:approvals")
-        form.add_error(None, denial.message)
-        asked.refresh_from_db()
-    may_decide = queries.may_decide_extension(person, asked, now=now)
-    return render(
+    known: dict[str, Any] = {"extension_id": asked.pk, "approver": person, "now": now}
+    return decision_page(
         request,
-        "portal/extension_detail.html",
-        {
-            "form": form,
-            "asked": asked,
-            "grant": asked.grant,
-            "zone": asked.grant.asset.zone.site.time_zone,
-            "new_end": asked.grant.ends_at + dt.timedelta(minutes=asked.minutes),
-            "may_decide": isinstance(may_decide, Allowed),
-            "why_not": may_decide.message if isinstance(may_decide, Denied) else "",
-        },
-        status=_INVALID if form.errors else 200,
+        Decision(
+            asked=asked,
+            form=form,
+            approve=partial(access.approve_extension, **known),
+            deny=partial(access.deny_extension, **known),
+            approved=lambda grant: (
+                f"Approved: the access of {asked.requester.username} ends at "
+                f"{grant.ends_at:%H:%M} UTC now."
+            ),
+            may_decide=lambda: queries.may_decide_extension(person, asked, now=now),
+            template="portal/extension_detail.html",
+            picture=lambda: _picture(asked),
+        ),
     )
 
 
-def _decide(
-    request: HttpRequest,
-    asked: GrantExtension,
-    person: User,
-    form: DecideExtensionForm,
-    *,
-    now: dt.datetime,
-) -> Denied | None:
-    """Call the one operation the verdict asks for; a refusal is returned."""
-    who = asked.requester.username
-    if form.cleaned_data["verdict"] == "deny":
-        denied = access.deny_extension(
-            extension_id=asked.pk,
-            approver=person,
-            comment=form.cleaned_data["comment"],
-            source_address=source_address(request),
-            now=now,
-        )
-        if isinstance(denied, Denied):
-            return denied
-        messages.success(request, f"Denied: {who} is shown your reason.")
-        return None
-    grant = access.approve_extension(
-        extension_id=asked.pk,
-        approver=person,
-        minutes=form.cleaned_data["minutes"],
-        comment=form.cleaned_data["comment"],
-        source_address=source_address(request),
-        now=now,
-    )
-    if isinstance(grant, Denied):
-        return grant
-    messages.success(
-        request,
-        f"Approved: the access of {who} ends at {grant.ends_at:%H:%M} UTC now.",
-    )
-    return None
+def _picture(asked: GrantExtension) -> dict[str, object]:
+    return {
+        "grant": asked.grant,
+        "zone": asked.grant.asset.zone.site.time_zone,
+        "new_end": asked.grant.ends_at + dt.timedelta(minutes=asked.minutes),
+    }

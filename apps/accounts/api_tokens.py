@@ -24,6 +24,10 @@ PREFIX: Final = "sluice_"
 READ: Final = "sessions:read"
 CONTROL: Final = "sessions:control"
 SCOPES: Final = (READ, CONTROL)
+SCOPE_LABELS: Final = {
+    READ: "Seeing live sessions",
+    CONTROL: "Controlling live sessions",
+}
 MOST_DAYS: Final = 90
 MOST_TOKENS: Final = 20
 _USE_NOTED_EVERY: Final = dt.timedelta(minutes=1)

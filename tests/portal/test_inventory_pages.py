@@ -7,6 +7,7 @@ from django.test import Client
 
 from apps.inventory.file_rules import FileRules
 from apps.inventory.models import Asset, Conduit, HostKey, Site, TargetAccount, Zone
+from apps.portal.forms.inventory import AssetForm
 from apps.vault import operations as vault
 from apps.vault.models import AccountCredential, ServiceKeyPurpose
 from apps.vault.queries import authority_of
@@ -457,3 +458,9 @@ def test_idle_limits_of_an_asset_are_set_and_shown(
         f"{page}change/", asset_fields(here, idle_end_minutes=1441)
     )
     assert answer.status_code == 422
+
+
+def test_every_field_of_an_asset_stands_under_a_heading() -> None:
+    form = AssetForm()
+    shown = [field.name for _title, fields in form.groups for field in fields]
+    assert sorted(shown) == sorted(form.fields)

@@ -61,6 +61,7 @@ PAGES = {
         "/grants/{grant}/terminal/",
         "/assets/{asset}/",
         "/gateway/",
+        "/account/api-tokens/",
     ],
     "approver": [
         "/approvals/",

@@ -2,7 +2,7 @@
 
 from django import forms
 
-from apps.accounts.api_tokens import CONTROL, MOST_DAYS, READ
+from apps.accounts.api_tokens import MOST_DAYS, SCOPE_LABELS
 from apps.portal.forms.signin import CodeForm
 
 
@@ -71,10 +71,7 @@ class MakeTokenForm(CodeForm):
     )
     scopes = forms.MultipleChoiceField(
         label="For",
-        choices=[
-            (READ, "Seeing live sessions"),
-            (CONTROL, "Controlling live sessions"),
-        ],
+        choices=list(SCOPE_LABELS.items()),
         widget=forms.CheckboxSelectMultiple,
         error_messages={"required": "Choose at least one."},
     )

@@ -146,6 +146,32 @@ class AssetForm(forms.Form):
     idle_lock_minutes = _idle_lock_field("the zone's")
     idle_end_minutes = _idle_end_field("the zone's")
 
+    _GROUPS = (
+        ("What it is", ("name", "zone", "kind", "description", "vendor", "model")),
+        ("How it is reached", ("address", "port", "crypto_profile")),
+        (
+            "Its sessions",
+            (
+                "session_limit",
+                "on_expiry",
+                "grace_seconds",
+                "in_operation",
+                "idle_lock_minutes",
+                "idle_end_minutes",
+            ),
+        ),
+        (
+            "Files",
+            (
+                "file_roots",
+                "file_endings_allowed",
+                "file_endings_denied",
+                "file_limit_mb",
+                "files_limit_mb",
+            ),
+        ),
+    )
+
     def clean_file_limit_mb(self) -> int:
         return self.cleaned_data["file_limit_mb"] or 0
 
@@ -155,6 +181,13 @@ class AssetForm(forms.Form):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         _choose_from_zones(self, "zone")
+
+    @property
+    def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
+        """Return the fields under headings, as the page shows them."""
+        return [
+            (title, [self[name] for name in names]) for title, names in self._GROUPS
+        ]
 
     @classmethod
     def of(cls, asset: Asset) -> "AssetForm":

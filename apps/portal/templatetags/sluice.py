@@ -13,12 +13,20 @@ from django.forms import BaseForm, BoundField
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
 
+from apps.accounts.api_tokens import SCOPE_LABELS
 from apps.accounts.models import User
 from apps.audit.identifiers import short_id as audit_short_id
 from apps.inventory.services import label_of
 
 register = template.Library()
 register.filter("service_label", label_of)
+
+
+@register.filter
+def scope_label(scope: str) -> str:
+    """Return what an API token with this scope is for."""
+    return SCOPE_LABELS.get(scope, scope)
+
 
 _SOON_SECONDS = 300
 

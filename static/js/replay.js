@@ -82,7 +82,8 @@ function create(startAt, andPlay) {
 async function tick() {
   if (!player || dragging) return;
   const now = await player.getCurrentTime();
-  if (typeof now === "number" && now !== seconds) {
+  // What was asked before a seek must not move the clock back.
+  if (typeof now === "number" && now !== seconds && !dragging) {
     seconds = now;
     showTime();
   }

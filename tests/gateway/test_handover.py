@@ -309,6 +309,19 @@ async def test_what_takes_the_receivers_right_takes_the_keyboard(scene, what):
     assert who == "gateway"
 
 
+async def test_a_lock_returns_the_typing_and_asks_the_engineer_for_the_code(scene):
+    client = scene.client
+    await hand_over(scene)
+    client.service.core.live[scene.session.pk].desk.lock()
+    await shown_until(scene.engineer.stdout, b"locked after")
+    await shown_until(scene.watcher.stdout, b"you only watch again")
+    scene.watcher.stdin.write(b"evil")
+    scene.engineer.stdin.write(client.here.engineer.code().encode() + b"\r")
+    await shown_until(scene.engineer.stdout, b"unlocked")
+    scene.engineer.stdin.write(b"me")
+    await arrived(scene, b"ame")
+
+
 async def test_what_is_no_longer_so_when_the_gateway_looks_is_not_handed_over(scene):
     """The row says so, but a second terminal opened meanwhile: given back at once."""
     client = scene.client

@@ -357,6 +357,24 @@ async def test_who_may_watch_no_longer_is_cut_off_by_the_gateway(client, works):
     await shown_until(works.process.stdout, b"still here")
 
 
+async def test_a_connection_stays_while_a_command_runs_on_it_and_then_a_while(
+    client, works, monkeypatch
+):
+    monkeypatch.setattr(jumps, "JUMP_IDLE_SECONDS", 0.5)
+    person = works.approver
+    connection = await client.connect(person.user.username, person=person)
+    line = f"sluice watch {works.session.short_id}"
+    process = await connection.create_process(line, term_type="vt100", encoding=None)
+    await shown_until(process.stdout, b"hello")
+    # Longer than the connection would stay alone.
+    await asyncio.sleep(1.0)
+    works.process.stdin.write(b"still")
+    await shown_until(process.stdout, b"still")
+    process.stdin.write(b"\x03")
+    assert (await asyncio.wait_for(process.wait(), 20)).exit_status == 0
+    await asyncio.wait_for(connection.wait_closed(), 20)
+
+
 async def test_a_watch_by_ssh_ends_with_its_sign_in(client, works):
     watching = asyncio.ensure_future(
         sluice(works.desk, "watch", works.session.short_id)

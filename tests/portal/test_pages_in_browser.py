@@ -38,6 +38,7 @@ def work(here: factories.Plant) -> dict[str, uuid.UUID]:
     recording = plant_work.sealed_recording(ended)
     plant_work.end(ended)
     live = plant_work.live_session(grant, node)
+    plant_work.watch(live, plant_work.receiver(here))
     asked = factories.request(here, requester=here.second_engineer)
     return {
         "grant": grant.pk,

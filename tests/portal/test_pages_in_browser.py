@@ -217,11 +217,13 @@ def test_replay_plays_seeks_and_gives_out_a_link(
             # The policy of the page forbids scripts made of text, so no predicates.
             sized = page.locator("[data-replay-size]", has_text="120 \u00d7 36")
             sized.wait_for()
+            # Played on from its end, it begins anew.
+            link = page.locator("#replay-link").inner_text()
             page.click("[data-replay-play]")
             return {
                 "before": before,
                 "title": page.title(),
-                "link": page.locator("#replay-link").inner_text(),
+                "link": link,
             }
 
     seen = in_a_thread(walk)

@@ -63,6 +63,13 @@ class EscapeParser:
         self.waiting = False
         """An escape is held back until its letter comes."""
 
+    def passes(self, data: bytes) -> bool:
+        """Take one packet that cannot matter here; False when `feed` has to look."""
+        if self.waiting or len(data) > LONG_PACKET or data == self._escape:
+            return False
+        self._pass(data)
+        return True
+
     def feed(
         self, data: bytes, at: float, *, enabled: bool = True, anywhere: bool = False
     ) -> Typed:

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from apps.audit.kinds import Kind
 from apps.gateway import algorithms
+from apps.gateway.allocator import keep_freed_blocks
 from apps.gateway.blocking import Blocking
 from apps.gateway.engineer_connection import EngineerConnection
 from apps.gateway.fastpath_self_test import self_test
@@ -119,6 +120,7 @@ class GatewayService:
 
     async def _start(self) -> None:
         settings = self._settings
+        keep_freed_blocks()
         speed = await self_test()
         log = logger.info if speed.active else logger.warning
         log("fast path %s: %s", "on" if speed.active else "OFF", speed.reason)

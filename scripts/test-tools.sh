@@ -29,6 +29,9 @@ need rsync -- on_path rsync
 need git -- on_path git
 need sshfs -- on_path sshfs
 need ansible-core -- on_path ansible-playbook
+# Programs that have the whole screen.
+need htop -- on_path htop
+need mc -- on_path mc
 need postgresql -- any_postgresql
 need redis-server -- on_path redis-server
 # A browser without fonts measures its terminal wrongly.

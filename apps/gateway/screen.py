@@ -23,8 +23,12 @@ _CARRY: Final = 32
 _CSI_END: Final = re.compile(rb"[\x18\x1a\x40-\x7e\x80-\xff]")
 _OSC_END: Final = re.compile(rb"[\x07\x18\x1a]")
 _STRING_END: Final = re.compile(rb"[\x18\x1a]")
-_PRIVATE_MODE: Final = re.compile(rb"\x1b\[\?([0-9;]*)([hl])")
-_SAVE_CURSOR: Final = re.compile(rb"\x1b7|\x1b\[s|\x1b\[\?1048h")
+_SAVE_CURSOR: Final = re.compile(rb"\x1b7|\x1b\[s")
+_PLACE: Final = re.compile(rb"\x1b\[[0-9;]*[Hf]")
+_MODE: Final = re.compile(
+    rb"\x1b(?:\[\?([0-9;]*)([hl])|(\[[0-9;]*[Hf])|7|\[s)",
+)
+"""A private mode, a place for the cursor, or a cursor that is saved."""
 _ALTERNATE: Final = frozenset({b"47", b"1047", b"1049"})
 
 
@@ -50,10 +54,16 @@ class ScreenTracker:
         self._state = _State.GROUND
         self._carry = b""
         self._tail = b"\r\n"
-        self.full_screen = False
-        """True while a program has the alternate screen."""
+        self._alternate = False
+        self._hidden = self._placed = False
         self.saves_cursor = False
         """True when that program has used the terminal's one place for a cursor."""
+
+    @property
+    def full_screen(self) -> bool:
+        """Say whether a program has the screen: the alternate one, or, as `top` does,
+        the only one, with the cursor hidden and put to places."""
+        return self._alternate or (self._hidden and self._placed)
 
     @property
     def at_boundary(self) -> bool:
@@ -109,16 +119,38 @@ class ScreenTracker:
         return len(rest)
 
     def _follow_modes(self, data: bytes) -> None:
-        entered = 0
         if b"\x1b[?" in data:
-            for found in _PRIVATE_MODE.finditer(data):
-                if _ALTERNATE.isdisjoint(found[1].split(b";")):
-                    continue
-                self.full_screen = found[2] == b"h"
-                self.saves_cursor = False
-                entered = found.end()
-        if _SAVE_CURSOR.search(data, entered):
+            for found in _MODE.finditer(data):
+                self._follow_mode(found)
+            return
+        after = 0
+        if self._hidden and not self._placed and (place := _PLACE.search(data)):
+            self._place()
+            after = place.end()
+        if not self.saves_cursor and _SAVE_CURSOR.search(data, after):
             self.saves_cursor = True
+
+    def _follow_mode(self, found: re.Match[bytes]) -> None:
+        """Take one sequence of those that count, in the order they came."""
+        private, on, place = found[1], found[2] == b"h", found[3]
+        if private is None:
+            if place is None:
+                self.saves_cursor = True
+            elif self._hidden and not self._placed:
+                self._place()
+            return
+        modes = private.split(b";")
+        if b"25" in modes:
+            self._hidden, self._placed = not on, False
+        if not _ALTERNATE.isdisjoint(modes):
+            self._alternate, self.saves_cursor = on, False
+        elif on and b"1048" in modes:
+            self.saves_cursor = True
+
+    def _place(self) -> None:
+        self._placed = True
+        if not self._alternate:
+            self.saves_cursor = False
 
 
 def _is_cut(tail: bytes) -> bool:

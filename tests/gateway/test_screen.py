@@ -19,6 +19,10 @@ TOKENS = [
     b"\x1b[?25l",
     b"\x1b[?1049h",
     b"\x1b[?1049l",
+    b"\x1b[?25l",
+    b"\x1b[?12;25h",
+    b"\x1b[H",
+    b"\x1b[3;1H",
     b"\x1b7",
     b"\x1b8",
     b"\x1b(B",
@@ -151,3 +155,26 @@ def test_what_people_write_cannot_steer_a_terminal(text):
     assert title_bytes(text).count(b"\x1b") == 1
     assert line_bytes(text, at_line_start=True).count(b"\n") == 1
     assert overdrawn_bytes(text).count(b"\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("pieces", "full"),
+    [
+        ([b"\x1b[?25l\x1b[H\x1b[2J"], True),  # top
+        ([b"\x1b[?25l", b"text\r\n", b"\x1b[3;1H"], True),
+        ([b"\x1b[?2", b"5l\x1b[", b"H"], True),
+        ([b"\x1b[?25l\x1b[H", b"\x1b[?12l\x1b[?25h"], False),
+        ([b"\x1b[?25l\x1b[H\x1b[?25h\x1b[?25l"], False),
+        ([b"\x1b[H\x1b[2J$ "], False),  # clear
+        ([b"\x1b[?25l\x1b[1A\x1b[2K 40 %\r\n"], False),  # a progress bar
+        ([b"\x1b[H\x1b[?25l 40 %\r\n"], False),
+        ([b"\x1b[?1049h\x1b[?25l\x1b[H\x1b[?25h"], True),
+    ],
+)
+def test_a_program_may_have_the_screen_without_the_other_one(
+    pieces: list[bytes], full: bool
+) -> None:
+    screen = ScreenTracker()
+    for piece in pieces:
+        screen.feed(piece)
+    assert screen.full_screen is full

@@ -21,6 +21,13 @@ class XtermScreen(pyte.Screen):
         if not private:
             super().select_graphic_rendition(*attrs)
 
+    def set_margins(
+        self, top: int | None = None, bottom: int | None = None, **private: bool
+    ) -> None:
+        """Leave `CSI ? 1001 r` alone, by which mc restores a mode."""
+        if not private:
+            super().set_margins(top, bottom)
+
 
 class Screen:
     """What the engineer sees: the output of a channel on a terminal of pyte."""
@@ -46,6 +53,10 @@ class Screen:
     async def settled(self) -> list[str]:
         """Return the screen once nothing has been drawn for a while."""
         await self.read(10)
+        return await self.quiet()
+
+    async def quiet(self) -> list[str]:
+        """Return the screen once nothing has been drawn for a while, or was at all."""
         while await self.read(0.7):
             pass
         return list(self.screen.display)
@@ -167,3 +178,63 @@ class TestAShell:
             "one",
             "$",
         ]
+
+
+MORE = {
+    # Without the alternate screen.
+    "top": (["top", "-d", "3600"], "PID", b"q"),
+    "htop": (["htop", "-d", "100"], "PID", b"q"),
+    "mc": (["mc", "-u"], "Quit", b"\x1b[21~"),
+}
+
+
+class TestOtherPrograms:
+    """What comes while they have the screen is in no cell of theirs for long."""
+
+    @pytest.fixture(params=sorted(MORE))
+    def name(self, request):
+        if not found(request.param):
+            pytest.skip(f"{request.param} is not installed")
+        return request.param
+
+    @pytest.fixture
+    def target_context(self, name):
+        command = " ".join(MORE[name][0])
+        return program_target(["sh", "-c", f"{command}; printf 'back\\r\\n'; cat"])
+
+    async def test_nothing_is_garbled(self, client, monkeypatch, name):
+        monkeypatch.setattr(terminal_lines, "OVERDRAWN_SECONDS", 1.0)
+        await client.ask(client.here.grant)
+        connection = await client.connect()
+        process = await connection.create_process(
+            term_type="xterm-256color", term_size=(COLUMNS, ROWS), encoding=None
+        )
+        screen = Screen(process)
+        await screen_has(screen, MORE[name][1])
+        await screen.quiet()
+        (session,) = client.service.core.live.values()
+        assert session.relays[1].full_screen
+        session.warn("Sluice: 5 minutes left of this session")
+        session.notify("Sluice: anna says: leave pump 3 alone")
+        await until(lambda: screen_shows(screen, "anna says"))
+        await until(lambda: screen_shows(screen, "anna says", gone=True))
+        await screen_has(screen, MORE[name][1])
+        shown = await screen.quiet()
+        assert not [line for line in shown if "Sluice" in line or "***" in line]
+        process.stdin.write(MORE[name][2])
+        await screen_has(screen, "back")
+        process.stdin.write(b"typed\r")
+        await screen_has(screen, "typed")
+        assert not session.relays[1].full_screen
+        # What was a title only becomes a line now, once.
+        await screen_has(screen, "*** Sluice: 5 minutes left of this session ***")
+        assert screen.received.count(b"*** Sluice") == 1
+
+
+async def screen_shows(screen, text, *, gone=False):
+    await screen.read(0.1)
+    return any(text in line for line in screen.screen.display) is not gone
+
+
+async def screen_has(screen, text):
+    await until(lambda: screen_shows(screen, text))

@@ -115,6 +115,12 @@ GATEWAY_NAME = env_str(
     default="gateway-1",
     explain="Name of this gateway; unique among the gateways of one database.",
 )
+GATEWAY_SITE = env_str(
+    "SLUICE_GATEWAY_SITE",
+    default="",
+    explain="Short name of the site whose banner this gateway shows before the "
+    "sign-in; empty means that of all sites.",
+)
 ALLOW_HTTP = env_bool(
     "SLUICE_ALLOW_HTTP",
     default=False,

@@ -110,6 +110,7 @@ def gateway_settings() -> GatewaySettings:
         name=settings.GATEWAY_NAME,
         version=VERSION,
         data_dir=settings.SLUICE_DATA_DIR,
+        site=settings.GATEWAY_SITE,
         ssh_host=settings.SSH_HOST,
         ssh_port=settings.SSH_PORT,
         login=LoginLimits(

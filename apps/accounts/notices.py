@@ -18,7 +18,7 @@ class NoticeRefusedError(ValueError):
     """The notice cannot be like this; the message says why."""
 
 
-def _clean(text: str, limit: int, what: str) -> str:
+def clean_text(text: str, limit: int, what: str) -> str:
     """Return the text with Unix line ends. Raises: NoticeRefusedError."""
     lines = [line.rstrip() for line in text.strip().splitlines()]
     # It reaches terminals of people who have not signed in: no control sequences.
@@ -46,8 +46,8 @@ def set_notice(
     people type yes to it; `greets` begins a shell with who, where and until when.
     """
     notice = SignInNotice(
-        banner=_clean(banner, BANNER_LENGTH, "banner"),
-        consent=_clean(consent, CONSENT_LENGTH, "consent text"),
+        banner=clean_text(banner, BANNER_LENGTH, "banner"),
+        consent=clean_text(consent, CONSENT_LENGTH, "consent text"),
         consent_required=consent_required,
         greets=greets,
         made_at=now,

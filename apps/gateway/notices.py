@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from apps.access.permits import ConnectionPermit
 from apps.accounts.notices import current_notice
 from apps.audit.kinds import Kind
 from apps.gateway.blocking import Blocking
 from apps.gateway.following import Follower
+from apps.inventory.models import Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,9 @@ class Notice:
 
     id: uuid.UUID | None = None
     banner: str = ""
+    """What anybody who connects is told: that of the gateway's site, or of all."""
+    site_banners: Mapping[uuid.UUID, str] = field(default_factory=dict)
+    """What is told at each site that has a text of its own."""
     consent: str = ""
     consent_required: bool = False
     greets: bool = False
@@ -35,6 +40,10 @@ class Notice:
                 f"Sluice: {permit.handle} on {permit.asset_name} as "
                 f"{permit.account_name}, until {deadline:%H:%M} UTC, recorded"
             )
+        site_banner = self.site_banners.get(permit.site_id, "")
+        if site_banner != self.banner:
+            # Not before the sign-in: it would tell strangers which assets there are.
+            lines += site_banner.splitlines()
         if self.consent and not self.consent_required:
             lines += self.consent.splitlines()
         return lines
@@ -56,29 +65,36 @@ class Notice:
 class Notices:
     """The notice that holds now."""
 
-    def __init__(self, blocking: Blocking) -> None:
+    def __init__(self, blocking: Blocking, *, site: str = "") -> None:
         self._blocking = blocking
+        self._site = site
         self.current = Notice()
         self._follower = Follower(
-            self.load, frozenset({Kind.NOTICE_CHANGED}), "the sign-in notice"
+            self.load,
+            frozenset({Kind.NOTICE_CHANGED, Kind.SITE_CHANGED}),
+            "the sign-in notice",
         )
 
     async def load(self) -> None:
         """Read the notice. Raises: DatabaseError; the one before holds on then."""
-        self.current = await self._blocking.run(_read)
+        self.current = await self._blocking.run(_read, self._site)
 
     async def run(self) -> None:
         """Follow changes until cancelled."""
         await self._follower.run()
 
 
-def _read() -> Notice:
+def _read(site: str) -> Notice:
     row = current_notice()
+    sites = list(Site.objects.exclude(banner=""))
+    own = next((one.banner for one in sites if one.slug == site), "")
+    site_banners = {one.pk: one.banner for one in sites}
     if row is None:
-        return Notice()
+        return Notice(banner=own, site_banners=site_banners)
     return Notice(
         id=row.pk,
-        banner=row.banner,
+        banner=own or row.banner,
+        site_banners=site_banners,
         consent=row.consent,
         consent_required=row.consent_required,
         greets=row.greets,

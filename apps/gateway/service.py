@@ -60,6 +60,8 @@ class GatewaySettings:
     name: str
     version: str
     data_dir: Path
+    site: str = ""
+    """Short name of the site whose banner is shown before the sign-in."""
     ssh_host: str = "127.0.0.1"
     ssh_port: int = 0
     login: LoginLimits = field(default_factory=LoginLimits)
@@ -153,7 +155,7 @@ class GatewayService:
             check_now=self._check_now,
             escape=settings.escape,
         )
-        notices = Notices(self._blocking)
+        notices = Notices(self._blocking, site=settings.site)
         await notices.load()
         self._door = Door(self._core, LoginGate(settings.login), set(), notices)
         self._supervise(notices.run, "notices")

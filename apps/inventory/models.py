@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Lower
 
-from apps.accounts.models import User
+from apps.accounts.models import BANNER_LENGTH, User
 from apps.audit.identifiers import short_id, uuid7
 from apps.audit.operations import Party
 from apps.inventory.crypto_profiles import MODERN, PROFILES
@@ -85,6 +85,8 @@ class Site(models.Model):
     name = models.CharField(max_length=120)
     # IANA name; times are stored in UTC and shown in plant time beside it.
     time_zone = models.CharField(max_length=60, default="UTC")
+    # What people are told at this site; empty means what all are told.
+    banner = models.TextField(blank=True, max_length=BANNER_LENGTH)
 
     class Meta:
         ordering = ["name"]

@@ -9,7 +9,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from apps.accounts.models import User
+from apps.accounts.models import BANNER_LENGTH, User
+from apps.accounts.notices import NoticeRefusedError, clean_text
 from apps.accounts.public_keys import PublicKeyRefusedError, fingerprint_of
 from apps.accounts.ssh_sign_in import end_graces
 from apps.audit import operations as audit
@@ -63,6 +64,28 @@ def add_site(
         raise _refuse(error) from None
     site.save(force_insert=True)
     audit.record(Kind.SITE_ADDED, now=now, actor=by, subject=site.party)
+    return site
+
+
+@transaction.atomic
+def set_site_banner(
+    *, site_id: uuid.UUID, banner: str, by: Party, now: dt.datetime
+) -> Site:
+    """Replace what people are told at a site. Raises: InventoryRefusedError."""
+    site = Site.objects.select_for_update().get(pk=site_id)
+    before = site.banner
+    try:
+        site.banner = clean_text(banner, BANNER_LENGTH, "banner")
+    except NoticeRefusedError as error:
+        raise InventoryRefusedError(str(error)) from None
+    site.save(update_fields=["banner"])
+    audit.record(
+        Kind.SITE_CHANGED,
+        now=now,
+        actor=by,
+        subject=site.party,
+        data={"banner": {"before": before, "after": site.banner}},
+    )
     return site
 
 

@@ -38,6 +38,7 @@ urlpatterns = [
     path("zones/add/", zones.add_zone, name="zone-add"),
     path("zones/<uuid:zone_id>/change/", zones.change_zone, name="zone-change"),
     path("sites/add/", zones.add_site, name="site-add"),
+    path("sites/<uuid:site_id>/banner/", zones.site_banner, name="site-banner"),
     path("conduits/add/", zones.add_conduit, name="conduit-add"),
     path(
         "conduits/<uuid:conduit_id>/change/",

@@ -56,7 +56,7 @@ def test_no_control_sequence_reaches_a_terminal(field, text):
 def test_what_is_kept_is_printable_line_by_line(text):
     with transaction.atomic():
         try:
-            kept = notices._clean(text, 100, "banner")
+            kept = notices.clean_text(text, 100, "banner")
         except notices.NoticeRefusedError:
             return
     assert all(line.isprintable() for line in kept.split("\n"))

@@ -1,6 +1,7 @@
 """What people are told before and at sign-in, with the stock client."""
 
 import asyncio
+import dataclasses
 import json
 
 import asyncssh
@@ -10,6 +11,7 @@ from apps.accounts import notices
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.inventory import operations as inventory
+from apps.inventory.models import Site
 from tests.factories import SET_UP, clock
 from tests.gateway.conftest import CodeTyper, until
 
@@ -171,3 +173,60 @@ async def test_within_the_grace_it_is_not_asked_again_but_a_new_text_is(client):
     await tell(client, consent="Another text.", consent_required=True)
     assert len(await asked()) == 2
     assert await asked() == []
+
+
+class TestASiteOfItsOwn:
+    """The gateway belongs to one site, and leads to assets of another as well."""
+
+    @pytest.fixture
+    def settings_of_gateway(self, settings_of_gateway):
+        return dataclasses.replace(settings_of_gateway, site="north")
+
+    async def test_its_banner_goes_before_that_of_all(self, client, ssh_binary):
+        await tell(client, banner=BANNER)
+
+        async def shown():
+            result = await client.run_openssh(
+                "exit 0", user_string="nobody@nothing", options=["-oBatchMode=yes"]
+            )
+            return result.stderr.decode()
+
+        assert "Waterworks North." in await shown()
+        await set_banner(client, "Pump house.", slug="north")
+        told = await shown()
+        assert "Pump house." in told
+        assert "Waterworks North." not in told
+        await set_banner(client, "")
+        assert "Waterworks North." in await shown()
+
+
+async def set_banner(client, text, *, slug=None):
+    site = client.here.plant.site
+
+    def change():
+        if slug:
+            Site.objects.filter(pk=site.pk).update(slug=slug)
+        inventory.set_site_banner(site_id=site.pk, banner=text, by=SET_UP, now=clock())
+
+    await client.ask(change)
+
+    async def seen():
+        found = client.service._door.notices.current.site_banners
+        return found.get(site.pk, "") == text
+
+    await until(seen)
+
+
+async def test_elsewhere_a_sites_banner_is_told_after_the_sign_in(client, ssh_binary):
+    """Before it, it would tell strangers that there is such an asset."""
+    await client.ask(client.here.grant)
+    await tell(client, banner=BANNER)
+    await set_banner(client, "Mind the chlorine.")
+    connection, typer = await sign_in(client)
+    assert "chlorine" not in typer.banner
+    process = await connection.create_process(term_type="vt100")
+    shown = ""
+    async with asyncio.timeout(20):
+        while "*** Mind the chlorine. ***" not in shown:
+            shown += await process.stdout.read(1000)
+    assert "Waterworks" not in shown

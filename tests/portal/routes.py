@@ -603,6 +603,13 @@ ROUTES = [
         body=lambda scene: {"name": "South", "slug": "south", "time_zone": "UTC"},
     ),
     Route(
+        name="site-banner",
+        get=_BY_ADMINISTRATORS,
+        post=_DONE_BY_ADMINISTRATORS,
+        target=lambda scene: {"site_id": scene.here.site.pk},
+        body=lambda scene: {"banner": "Waterworks North"},
+    ),
+    Route(
         name="conduit-add",
         get=_BY_ADMINISTRATORS,
         post=_DONE_BY_ADMINISTRATORS,

@@ -109,3 +109,20 @@ def test_without_consent_there_is_no_ticket(boss: SignedIn) -> None:
     assert ticket("") == Denied(DenialCode.CONSENT_MISSING)
     assert ticket(str(here.engineer.pk)) == Denied(DenialCode.CONSENT_MISSING)
     assert isinstance(ticket(str(notice.pk)), str)
+
+
+def test_a_site_may_have_a_banner_of_its_own(boss: SignedIn) -> None:
+    here = factories.plant()
+    page = f"/sites/{here.site.pk}/banner/"
+    assert boss.client.post(page, {"banner": "North.\r\nAsk first."}).status_code == 302
+    here.site.refresh_from_db()
+    assert here.site.banner == "North.\nAsk first."
+    assert "Ask first." in boss.client.get(page).content.decode()
+    assert "Banner of its own" in boss.client.get("/zones/").content.decode()
+    refused = boss.client.post(page, {"banner": "clear\x1b[2J"})
+    assert refused.status_code == 422
+    assert "cannot be printed" in refused.content.decode()
+    (event,) = AuditEvent.objects.filter(kind=Kind.SITE_CHANGED)
+    assert "Ask first." in event.data
+    # What strangers read at the portal is what all are told.
+    assert "Ask first." not in Client().get("/sign-in/").content.decode()

@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 
+from apps.accounts.models import BANNER_LENGTH
 from apps.inventory.crypto_profiles import PROFILES
 from apps.inventory.models import (
     GRACE_DEFAULT_MINUTES,
@@ -283,6 +284,20 @@ class SiteForm(forms.Form):
         max_length=60,
         initial="UTC",
         help_text="Such as Europe/Amsterdam: plant time is shown beside UTC.",
+    )
+
+
+class SiteBannerForm(forms.Form):
+    """What people are told at a site, beside or instead of what all are told."""
+
+    banner = forms.CharField(
+        label="Banner",
+        required=False,
+        max_length=BANNER_LENGTH,
+        help_text="A gateway of this site shows it before the sign-in. Where another "
+        "gateway leads to its assets, a shell on a terminal begins with it. Empty "
+        "means the sign-in notice of all.",
+        widget=forms.Textarea(attrs={"rows": 5}),
     )
 
 

@@ -15,6 +15,7 @@ from apps.inventory.models import Conduit, Site, SiteMembership, Zone
 from apps.portal.forms.inventory import (
     ConduitForm,
     ConduitServicesForm,
+    SiteBannerForm,
     SiteForm,
     ZoneForm,
 )
@@ -56,6 +57,27 @@ def add_site(request: HttpRequest) -> HttpResponse:
             messages.success(request, f"{site.name} is added. Draw its zones now.")
             return redirect("portal:zones")
     return _form_page(request, form, "Add a site", "Add")
+
+
+@require_http_methods(["GET", "POST"])
+@only_for("administrator")
+def site_banner(request: HttpRequest, site_id: uuid.UUID) -> HttpResponse:
+    site = get_object_or_404(Site, pk=site_id)
+    form = SiteBannerForm(request.POST or None, initial={"banner": site.banner})
+    if request.method == "POST" and form.is_valid():
+        try:
+            inventory.set_site_banner(
+                site_id=site.pk,
+                **form.cleaned_data,
+                by=signed_in(request).party,
+                now=timezone.now(),
+            )
+        except inventory.InventoryRefusedError as refusal:
+            form.add_error(None, str(refusal))
+        else:
+            messages.success(request, f"This is what people are told at {site.name}.")
+            return redirect("portal:zones")
+    return _form_page(request, form, f"What people are told at {site.name}", "Save")
 
 
 @require_http_methods(["GET", "POST"])

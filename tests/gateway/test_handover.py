@@ -1,6 +1,7 @@
 """Typing handed over: whose keys reach the asset, and that the recording says so."""
 
 import asyncio
+import datetime as dt
 import json
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from tests.gateway.conftest import enrol, until
 from tests.gateway.test_live_control import freeze, noted, resume, shown_until
 from tests.gateway.test_sessions import ended_session, recorded
 from tests.gateway.test_sluice import sluice
-from tests.gateway.test_terminal_link import portal
+from tests.gateway.test_terminal_link import portal, watch_ticket
 
 ESC = b"\x1d"
 
@@ -123,6 +124,8 @@ async def test_one_hands_over_at_the_terminal_and_takes_back(scene):
     await keys(watcher, b"bob\x03")
     await arrived(scene, b"a\rbob\x03")
     await keys(engineer, b"mine")
+    engineer.send_signal("INT")
+    engineer.send_break(100)
     with pytest.raises(asyncssh.ChannelOpenError):
         await scene.connection.create_process(term_type="vt100")
     assert (await scene.connection.run("both x")).exit_status == 0
@@ -153,6 +156,7 @@ async def test_one_hands_over_at_the_terminal_and_takes_back(scene):
     assert events[2][2]["why"] == "taken back at the terminal"
     assert [data["typist"] for _, _, data in events[1::2]] == [scene.name, me]
 
+    assert client.here.target.signals == []
     engineer.close()
     scene.connection.close()
     recording = await client.ask(recorded, await ended_session(client))
@@ -194,8 +198,12 @@ async def test_it_can_be_done_with_sluice_and_on_the_portals_page(scene):
         assert (status, out) == (0, f"{short}: {scene.name} types from now on\n")
         told = await page.next(FrameType.TYPING)
         assert decode_json(told.payload) == {"allowed": True}
-        page.send(FrameType.INPUT, b"page")
-        await arrived(scene, b"apage")
+        ticket = await watch_ticket(client, scene.session.pk)
+        async with portal(client, ticket) as other:
+            await other.next(FrameType.EVENT)
+            other.send(FrameType.INPUT, b"I only watch")
+            page.send(FrameType.INPUT, b"page")
+            await arrived(scene, b"apage")
         status, _, err = await sluice(desk, "handover", short, scene.name, "--yes")
         assert (status, "take that back first" in err) == (1, True)
         status, _, _ = await sluice(scene.desk, "handover", short, "--back", "--yes")
@@ -307,6 +315,20 @@ async def test_what_takes_the_receivers_right_takes_the_keyboard(scene, what):
     await until(nobody)
     [(_, who, _)] = await client.ask(written, Kind.SESSION_TAKEN_BACK)
     assert who == "gateway"
+
+
+async def test_the_end_of_the_receivers_access_is_a_timer_of_the_gateway(scene):
+    client = scene.client
+    ends_at = factories.clock() + dt.timedelta(seconds=4)
+    mine = Grant.objects.filter(person=scene.receiver.user)
+    await client.ask(mine.update, ends_at=ends_at)
+    await hand_over(scene)
+    told = f"types again: the access of {scene.name} has ended".encode()
+    await shown_until(scene.engineer.stdout, told)
+    assert factories.clock() >= ends_at
+    scene.watcher.stdin.write(b"evil")
+    scene.engineer.stdin.write(b"me")
+    await arrived(scene, b"ame")
 
 
 async def test_a_lock_returns_the_typing_and_asks_the_engineer_for_the_code(scene):

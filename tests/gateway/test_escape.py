@@ -78,6 +78,14 @@ def test_a_paste_that_was_cut_just_there_is_no_command():
     assert parser.feed(b"t", 2.0).command == "t"
 
 
+def test_while_somebody_else_types_it_counts_anywhere_in_a_line():
+    parser = EscapeParser(ESC)
+    assert typed(parser, b"abc", KEY) == (b"abc" + KEY, [])
+    assert parser.feed(b"abc", 100.0, anywhere=True) == (b"abc", None)
+    assert parser.feed(KEY, 101.0, anywhere=True) == (b"", None)
+    assert parser.feed(b"b", 102.0, anywhere=True) == (b"", "b")
+
+
 def test_a_letter_that_does_not_come_gives_the_escape_to_the_asset():
     parser = EscapeParser(ESC)
     assert parser.feed(KEY, 1.0).passed == b""

@@ -21,11 +21,11 @@ from apps.sessions.models import Session
 
 
 def _locked(session_id: uuid.UUID) -> Session | None:
+    # Never the typist with it: after waiting for the lock PostgreSQL has the new row of
+    # the session beside the old ones it was joined to.
     return (
         Session.objects.select_for_update(of=("self",))
-        .select_related(
-            "asset__zone__site", "person", "account__asset", "typist", "gateway"
-        )
+        .select_related("asset__zone__site", "person", "account__asset")
         .filter(pk=session_id, ended_at=None)
         .first()
     )
@@ -52,7 +52,7 @@ def hand_over(
     verdict = queries.may_hand_over(person, session)
     if isinstance(verdict, Denied):
         return verdict
-    if session.typist is not None:
+    if session.typist_id is not None:
         return Denied(DenialCode.HANDED_OVER_ALREADY)
     if not _is_calm(session):
         return Denied(DenialCode.HANDOVER_NOT_NOW)
@@ -124,7 +124,7 @@ def take_back(
     verdict = queries.may_take_back(person, session)
     if isinstance(verdict, Denied):
         return verdict
-    if session.typist is None:
+    if session.typist_id is None:
         return Denied(DenialCode.NOT_HANDED_OVER)
     _return(session, by=person.party, why=f"by {person.username}", asked=asked, now=now)
     return verdict
@@ -139,7 +139,7 @@ def end_hand_over(
     `number` is the hand-over that ended: False when another came since.
     """
     session = _locked(session_id)
-    if session is None or session.typist is None or session.typist_number != number:
+    if session is None or session.typist_id is None or session.typist_number != number:
         return False
     _return(
         session,

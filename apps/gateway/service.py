@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from apps.audit.kinds import Kind
 from apps.gateway import algorithms
-from apps.gateway.allocator import keep_freed_blocks
+from apps.gateway.allocator import Allocator
 from apps.gateway.blocking import Blocking
 from apps.gateway.engineer_connection import EngineerConnection
 from apps.gateway.fastpath_self_test import self_test
@@ -91,6 +91,7 @@ class GatewayService:
         self._server: asyncio.AbstractServer | None = None
         self._link: TerminalLink | None = None
         self._watchdog: Watchdog | None = None
+        self._allocator = Allocator()
         self._withdrawals: Withdrawals | None = None
         self._lost_gateways: LostGateways | None = None
         self._core: Core | None = None
@@ -122,7 +123,7 @@ class GatewayService:
 
     async def _start(self) -> None:
         settings = self._settings
-        keep_freed_blocks()
+        self._allocator.keep_freed_blocks()
         speed = await self_test()
         log = logger.info if speed.active else logger.warning
         log("fast path %s: %s", "on" if speed.active else "OFF", speed.reason)
@@ -171,6 +172,7 @@ class GatewayService:
         self._watchdog = Watchdog(self._core, settings.watchdog, self._given_up)
         self._supervise(self._watchdog.run, "watchdog")
         self._supervise(self._watchdog.run_heartbeat, "heartbeat")
+        self._supervise(self._allocator.run, "allocator")
         if settings.withdraws:
             self._withdrawals = Withdrawals(settings.name)
             self._supervise(self._withdrawals.run, "withdrawals")

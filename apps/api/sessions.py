@@ -15,7 +15,7 @@ from apps.accounts.api_tokens import CONTROL, READ
 from apps.accounts.models import User
 from apps.api.callers import caller
 from apps.api.problems import Problem, ProblemError, not_found
-from apps.sessions import handover, operations, queries
+from apps.sessions import controls, handover, queries
 from apps.sessions.lifecycle import AskedBy
 from apps.sessions.models import Session
 
@@ -169,7 +169,7 @@ def freeze(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done:
     person = caller(request, CONTROL)
     found = _controllable(person, session_id)
     return _done(
-        operations.ask_freeze(
+        controls.ask_freeze(
             session_id=found.pk,
             by=person,
             reason=body.reason,
@@ -189,7 +189,7 @@ def resume(request: HttpRequest, session_id: uuid.UUID) -> Done:
     person = caller(request, CONTROL)
     found = _controllable(person, session_id)
     return _done(
-        operations.ask_resume(
+        controls.ask_resume(
             session_id=found.pk, by=person, now=timezone.now(), asked=IN_API
         )
     )
@@ -205,7 +205,7 @@ def message(request: HttpRequest, session_id: uuid.UUID, body: Message) -> Done:
     person = caller(request, CONTROL)
     found = _controllable(person, session_id)
     return _done(
-        operations.send_message(
+        controls.send_message(
             session_id=found.pk,
             by=person,
             text=body.text,
@@ -227,7 +227,7 @@ def terminate(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done
     if not queries.may_terminate(person, found):
         raise not_found()
     return _done(
-        operations.ask_terminate(
+        controls.ask_terminate(
             session_id=found.pk,
             by=person,
             reason=body.reason,

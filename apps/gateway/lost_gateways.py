@@ -19,8 +19,7 @@ from django.utils import timezone
 from apps.gateway.blocking import Blocking
 from apps.gateway.owned_tasks import OwnedTasks
 from apps.recordings import operations as recordings
-from apps.sessions import operations as sessions
-from apps.sessions import queries
+from apps.sessions import gateways, queries
 from apps.sessions.heartbeats import HeartbeatObserver
 
 logger = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ class LostGateways:
                 rows, at=loop.time()
             ).items():
                 given_up = await self._blocking.run(
-                    sessions.give_up_gateway,
+                    gateways.give_up_gateway,
                     gateway_id=gateway_id,
                     seen_at=seen_at,
                     now=timezone.now(),

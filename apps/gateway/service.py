@@ -34,7 +34,7 @@ from apps.gateway.watchdog import Watchdog, WatchdogSettings
 from apps.gateway.withdrawals import Withdrawals
 from apps.recordings import operations as recordings
 from apps.recordings.writer import RecorderThread
-from apps.sessions import operations as sessions
+from apps.sessions import gateways
 from apps.sessions.lifecycle import EndReason
 from apps.vault import operations as vault
 from apps.vault.models import ServiceKeyPurpose
@@ -140,7 +140,7 @@ class GatewayService:
         self.ssh_port = self._server.sockets[0].getsockname()[1]
         link_path = settings.data_dir / LINK_NAME
         node = await self._blocking.run(
-            sessions.register_gateway,
+            gateways.register_gateway,
             name=settings.name,
             version=settings.version,
             ssh_address=f"{settings.ssh_host}:{self.ssh_port}",
@@ -299,7 +299,7 @@ class GatewayService:
             return
         try:
             await self._blocking.run(
-                sessions.stop_gateway,
+                gateways.stop_gateway,
                 gateway_id=self._core.gateway_id,
                 now=timezone.now(),
             )

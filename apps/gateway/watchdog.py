@@ -23,8 +23,8 @@ from apps.audit import wakeup
 from apps.gateway.blocking import Blocking
 from apps.gateway.live import Core
 from apps.gateway.live_watch import NO_LONGER_LINE
+from apps.sessions import gateways, queries, watches
 from apps.sessions import operations as sessions
-from apps.sessions import queries, watches
 from apps.sessions.lifecycle import EndReason
 from apps.sessions.watches import Looking
 
@@ -109,7 +109,7 @@ class Watchdog:
             try:
                 async with asyncio.timeout(self._settings.answer_seconds):
                     known = await self._blocking.run(
-                        sessions.heartbeat,
+                        gateways.heartbeat,
                         gateway_id=self._core.gateway_id,
                         now=timezone.now(),
                     )

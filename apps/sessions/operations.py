@@ -1,31 +1,25 @@
-"""Every write to sessions, channels and gateways."""
+"""Every write to sessions and their channels."""
 
 import datetime as dt
 import uuid
 
 from django.db import transaction
 
-from apps.access.denials import Allowed, DenialCode, Denied
+from apps.access.denials import DenialCode, Denied
 from apps.access.permits import ConnectionPermit
-from apps.accounts.models import User
 from apps.audit import operations as audit
 from apps.audit.kinds import Kind
 from apps.audit.models import Outcome
 from apps.audit.operations import NOBODY, Party
 from apps.inventory.models import Asset
-from apps.sessions import queries
 from apps.sessions.lifecycle import (
-    IN_PORTAL,
     TRANSITIONS,
-    AskedBy,
     EndReason,
     SessionState,
 )
 from apps.sessions.models import (
     Channel,
-    GatewayNode,
     Session,
-    SessionMessage,
     Watch,
 )
 from apps.vault import operations as vault
@@ -33,105 +27,6 @@ from apps.vault.leases import LeasedCredential
 from apps.vault.models import Lease, LeaseState
 
 _DETAIL_LENGTH = 300
-
-MESSAGE_LENGTH = 300
-"""Characters of one message to a live session."""
-
-WAITING_MESSAGES = 20
-"""Messages that may wait for a session to have a terminal."""
-
-
-@transaction.atomic
-def register_gateway(
-    *, name: str, version: str, ssh_address: str, link_address: str, now: dt.datetime
-) -> GatewayNode:
-    """Note that a gateway started. A running one of the same name was lost.
-
-    Two gateways with one name cannot both run: the newer one takes over, and the older
-    one stops when its heartbeat finds its row stopped.
-    """
-    for previous in GatewayNode.objects.select_for_update().filter(
-        name=name, stopped_at=None
-    ):
-        _lose_gateway(previous, now=now)
-    gateway = GatewayNode.objects.create(
-        name=name,
-        version=version,
-        ssh_address=ssh_address,
-        link_address=link_address,
-        started_at=now,
-        seen_at=now,
-    )
-    audit.record(
-        Kind.GATEWAY_STARTED, now=now, actor=gateway.party, subject=gateway.party
-    )
-    return gateway
-
-
-def heartbeat(*, gateway_id: uuid.UUID, now: dt.datetime) -> bool:
-    """Note that the gateway lives; False tells it that it was given up for lost."""
-    changed = GatewayNode.objects.filter(pk=gateway_id, stopped_at=None).update(
-        seen_at=now
-    )
-    return changed == 1
-
-
-@transaction.atomic
-def stop_gateway(*, gateway_id: uuid.UUID, now: dt.datetime) -> bool:
-    """Note that the gateway stopped in good order; it has closed its sessions."""
-    changed = GatewayNode.objects.filter(pk=gateway_id, stopped_at=None).update(
-        stopped_at=now, seen_at=now
-    )
-    if changed != 1:
-        return False
-    gateway = GatewayNode.objects.get(pk=gateway_id)
-    audit.record(
-        Kind.GATEWAY_STOPPED, now=now, actor=gateway.party, subject=gateway.party
-    )
-    return True
-
-
-@transaction.atomic
-def give_up_gateway(
-    *, gateway_id: uuid.UUID, seen_at: dt.datetime, now: dt.datetime
-) -> bool:
-    """Give a silent gateway up and close its sessions; `seen_at` is its last heartbeat.
-
-    False when it has been heard since, has stopped, or was given up by another.
-    """
-    gateway = (
-        GatewayNode.objects.select_for_update()
-        .filter(pk=gateway_id, stopped_at=None, seen_at=seen_at)
-        .first()
-    )
-    if gateway is None:
-        return False
-    _lose_gateway(gateway, now=now)
-    return True
-
-
-def _lose_gateway(gateway: GatewayNode, *, now: dt.datetime) -> None:
-    """Close a vanished gateway's sessions; the caller holds the row's lock."""
-    gateway.stopped_at = now
-    gateway.save(update_fields=["stopped_at"])
-    sessions = list(
-        Session.objects.live().filter(gateway=gateway).values_list("pk", flat=True)
-    )
-    audit.record(
-        Kind.GATEWAY_LOST,
-        now=now,
-        actor=audit.system("sessions"),
-        subject=gateway.party,
-        outcome=Outcome.FAILURE,
-        data={"last_seen_at": gateway.seen_at, "sessions": len(sessions)},
-    )
-    for session_id in sessions:
-        close_session(
-            session_id=session_id,
-            reason=EndReason.GATEWAY_LOST,
-            detail=f"{gateway.name} was last seen at {gateway.seen_at.isoformat()}",
-            now=now,
-        )
 
 
 @transaction.atomic
@@ -481,195 +376,3 @@ def record_channel_refused(
         outcome=Outcome.DENIED,
         data={"kind": kind[:100], "reason": reason[:300]},
     )
-
-
-@transaction.atomic
-def ask_terminate(
-    *,
-    session_id: uuid.UUID,
-    by: User,
-    reason: str,
-    now: dt.datetime,
-    asked: AskedBy = IN_PORTAL,
-) -> Allowed | Denied:
-    """Ask for a live session to be ended; its gateway does so at once."""
-    person = User.objects.get(pk=by.pk)
-    session = (
-        Session.objects.select_for_update(of=("self",))
-        .select_related("asset__zone__site", "person", "account__asset")
-        .filter(pk=session_id)
-        .first()
-    )
-    if session is None:
-        return Denied(DenialCode.NOT_PERMITTED)
-    verdict = queries.may_terminate(person, session)
-    if not verdict:
-        return verdict
-    if not reason.strip():
-        return Denied(DenialCode.REASON_MISSING, "Say why: the engineer is told it.")
-    if session.terminate_asked_at is not None:
-        return verdict
-    session.terminate_asked_at, session.terminate_asked_by = now, person
-    session.terminate_reason = reason.strip()[:_DETAIL_LENGTH]
-    session.save(
-        update_fields=["terminate_asked_at", "terminate_asked_by", "terminate_reason"]
-    )
-    audit.record(
-        Kind.SESSION_TERMINATE_ASKED,
-        now=now,
-        actor=person.party,
-        subject=session.party,
-        source_address=asked.source_address,
-        data={"door": asked.door, "reason": session.terminate_reason},
-    )
-    return verdict
-
-
-def _controlled(
-    session_id: uuid.UUID, by: User
-) -> tuple[User, Session, Allowed] | Denied:
-    """Lock a session for somebody who may control it."""
-    person = User.objects.get(pk=by.pk)
-    session = (
-        Session.objects.select_for_update(of=("self",))
-        .select_related("asset__zone__site", "person", "account__asset")
-        .filter(pk=session_id)
-        .first()
-    )
-    if session is None:
-        return Denied(DenialCode.NOT_PERMITTED)
-    verdict = queries.may_control(person, session)
-    if isinstance(verdict, Denied):
-        return verdict
-    return person, session, verdict
-
-
-@transaction.atomic
-def ask_freeze(
-    *,
-    session_id: uuid.UUID,
-    by: User,
-    reason: str,
-    now: dt.datetime,
-    asked: AskedBy = IN_PORTAL,
-) -> Allowed | Denied:
-    """Ask for a live session's input to be held; its gateway does so at once.
-
-    A session that somebody froze stays as it is, with the first reason.
-    """
-    found = _controlled(session_id, by)
-    if isinstance(found, Denied):
-        return found
-    person, session, verdict = found
-    reason = " ".join(reason.split())[:_DETAIL_LENGTH]
-    if not reason:
-        return Denied(DenialCode.REASON_MISSING, "Say why: the engineer is told it.")
-    if session.freeze_asked_at is not None:
-        return verdict
-    session.freeze_asked_at, session.freeze_asked_by = now, person
-    session.freeze_reason = reason
-    session.freeze_number += 1
-    session.save(
-        update_fields=[
-            "freeze_asked_at",
-            "freeze_asked_by",
-            "freeze_reason",
-            "freeze_number",
-        ]
-    )
-    audit.record(
-        Kind.SESSION_FREEZE_ASKED,
-        now=now,
-        actor=person.party,
-        subject=session.party,
-        source_address=asked.source_address,
-        data={"door": asked.door, "reason": reason, "number": session.freeze_number},
-    )
-    return verdict
-
-
-@transaction.atomic
-def ask_resume(
-    *,
-    session_id: uuid.UUID,
-    by: User,
-    now: dt.datetime,
-    asked: AskedBy = IN_PORTAL,
-) -> Allowed | Denied:
-    """Ask for a session that somebody froze to go on.
-
-    Only what a person froze can be resumed: at the deadline or after a revocation the
-    asset's grace time runs out.
-    """
-    found = _controlled(session_id, by)
-    if isinstance(found, Denied):
-        return found
-    person, session, verdict = found
-    if session.freeze_asked_at is None:
-        return Denied(DenialCode.NOT_FROZEN)
-    session.freeze_asked_at = session.freeze_asked_by = None
-    session.freeze_reason = ""
-    session.resumed_by = person
-    session.freeze_number += 1
-    session.save(
-        update_fields=[
-            "freeze_asked_at",
-            "freeze_asked_by",
-            "freeze_reason",
-            "freeze_number",
-            "resumed_by",
-        ]
-    )
-    audit.record(
-        Kind.SESSION_RESUME_ASKED,
-        now=now,
-        actor=person.party,
-        subject=session.party,
-        source_address=asked.source_address,
-        data={"door": asked.door, "number": session.freeze_number},
-    )
-    return verdict
-
-
-@transaction.atomic
-def send_message(
-    *,
-    session_id: uuid.UUID,
-    by: User,
-    text: str,
-    now: dt.datetime,
-    asked: AskedBy = IN_PORTAL,
-) -> SessionMessage | Denied:
-    """Send one line to the terminals of a live session.
-
-    It waits until the session has a terminal. Characters that could steer a terminal
-    are refused, not taken out: what was sent is what is shown.
-    """
-    found = _controlled(session_id, by)
-    if isinstance(found, Denied):
-        return found
-    person, session, _verdict = found
-    text = text.strip()
-    if not text or len(text) > MESSAGE_LENGTH or not text.isprintable():
-        return Denied(DenialCode.MESSAGE_REFUSED)
-    if session.messages.filter(shown_at=None).count() >= WAITING_MESSAGES:
-        return Denied(
-            DenialCode.MESSAGE_REFUSED,
-            f"{WAITING_MESSAGES} messages wait to be shown already.",
-        )
-    message = SessionMessage.objects.create(
-        session=session,
-        number=session.messages.count() + 1,
-        sender=person,
-        text=text,
-        sent_at=now,
-    )
-    audit.record(
-        Kind.SESSION_MESSAGE_SENT,
-        now=now,
-        actor=person.party,
-        subject=session.party,
-        source_address=asked.source_address,
-        data={"door": asked.door, "number": message.number, "text": text},
-    )
-    return message

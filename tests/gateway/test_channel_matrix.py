@@ -21,7 +21,7 @@ from apps.gateway.channel_kinds import KINDS, OPENABLE_TYPES, Gate
 from apps.inventory import operations as inventory
 from apps.inventory.models import HostKey
 from apps.inventory.services import Service
-from apps.sessions import operations as sessions
+from apps.sessions import controls
 from apps.sessions.lifecycle import EndReason
 from apps.sessions.models import Channel
 from tests import factories
@@ -370,7 +370,7 @@ async def test_cut_reaches_the_open_and_refuses_the_new(client, kind, how):
     elif how == "terminated":
         [live] = client.service.core.live.values()
         await client.ask(
-            sessions.ask_terminate,
+            controls.ask_terminate,
             session_id=live.session_id,
             by=plant.approver,
             reason="not now",

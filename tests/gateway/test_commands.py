@@ -9,7 +9,7 @@ import pytest
 
 from apps.access.models import GrantExtension
 from apps.recordings.frames import EventKind
-from apps.sessions import operations as sessions
+from apps.sessions import controls
 from apps.sessions.models import Session
 from tests import factories
 from tests.gateway.conftest import Client, until
@@ -141,7 +141,7 @@ async def test_a_freeze_by_hand_shows_who_and_why(client, typing):
     await typing.sees("x")
     session = await client.ask(lambda: Session.objects.get())
     await client.ask(
-        sessions.ask_freeze,
+        controls.ask_freeze,
         session_id=session.pk,
         by=client.here.plant.approver,
         reason="alarm in cell 3",

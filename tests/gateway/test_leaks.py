@@ -21,7 +21,7 @@ from apps.gateway.limits import LoginLimits
 from apps.inventory import operations as inventory
 from apps.recordings.lifecycle import RecordingState
 from apps.recordings.models import Recording
-from apps.sessions import operations as sessions
+from apps.sessions import controls
 from apps.sessions.models import Channel, Session
 from apps.vault.models import Lease, LeaseState
 from tests import factories
@@ -124,7 +124,7 @@ class Killer:
             )
         elif kind == "terminated":
             await self.client.ask(
-                sessions.ask_terminate,
+                controls.ask_terminate,
                 session_id=live.session_id,
                 by=approver,
                 reason="a test",

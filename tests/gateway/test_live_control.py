@@ -13,7 +13,7 @@ from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.gateway.live_control import LiveControl
 from apps.gateway.relay import Relay
-from apps.sessions import operations as sessions
+from apps.sessions import controls
 from apps.sessions.models import Session, SessionMessage
 from apps.sessions.queries import PendingMessage, SessionControl
 from tests import factories
@@ -28,7 +28,7 @@ def only_session() -> Session:
 async def freeze(client: Client, reason: str = "alarm in cell 3") -> Session:
     session = await client.ask(only_session)
     assert await client.ask(
-        sessions.ask_freeze,
+        controls.ask_freeze,
         session_id=session.pk,
         by=client.here.plant.approver,
         reason=reason,
@@ -40,7 +40,7 @@ async def freeze(client: Client, reason: str = "alarm in cell 3") -> Session:
 async def resume(client: Client) -> None:
     session = await client.ask(only_session)
     assert await client.ask(
-        sessions.ask_resume,
+        controls.ask_resume,
         session_id=session.pk,
         by=client.here.plant.approver,
         now=factories.clock(),
@@ -50,7 +50,7 @@ async def resume(client: Client) -> None:
 async def say(client: Client, text: str) -> SessionMessage:
     session = await client.ask(only_session)
     message = await client.ask(
-        sessions.send_message,
+        controls.send_message,
         session_id=session.pk,
         by=client.here.plant.approver,
         text=text,
@@ -151,7 +151,7 @@ async def test_no_reason_steers_the_terminal_of_the_engineer(client):
     session = await freeze(client, steering)
     shown = await shown_until(process.stdout, b"]52;c;cm0gLXJm")
     await client.ask(
-        sessions.ask_terminate,
+        controls.ask_terminate,
         session_id=session.pk,
         by=client.here.plant.approver,
         reason=steering,
@@ -215,7 +215,7 @@ async def test_a_freeze_can_be_ended_by_terminating(client):
     process = await connection.create_process(term_type="vt100")
     session = await freeze(client)
     await client.ask(
-        sessions.ask_terminate,
+        controls.ask_terminate,
         session_id=session.pk,
         by=client.here.plant.approver,
         reason="enough",

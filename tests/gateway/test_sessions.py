@@ -23,7 +23,7 @@ from apps.recordings.frames import EventKind, decode_open, decode_resize
 from apps.recordings.models import Recording
 from apps.recordings.output import RecordingFailedError
 from apps.recordings.reader import RecordingReader
-from apps.sessions import operations as sessions
+from apps.sessions import controls
 from apps.sessions.models import Channel, Session
 from apps.vault.models import LeaseState
 from tests import factories
@@ -353,7 +353,7 @@ async def test_a_session_somebody_ends_ends(client):
     process = await connection.create_process(term_type="vt100")
     session = await client.ask(lambda: Session.objects.get())
     await client.ask(
-        sessions.ask_terminate,
+        controls.ask_terminate,
         session_id=session.pk,
         by=client.here.plant.approver,
         reason="alarm in cell 3",

@@ -10,7 +10,7 @@ import paramiko
 import pytest
 
 from apps.recordings.models import FileTransfer
-from apps.sessions import operations as sessions
+from apps.sessions import controls
 from apps.sessions.models import Session
 from tests import factories
 from tests.gateway.conftest import until
@@ -114,7 +114,7 @@ async def test_a_revocation_ends_a_transfer(files):
     await file.write(b"x")
 
     def terminate():
-        return sessions.ask_terminate(
+        return controls.ask_terminate(
             session_id=Session.objects.get().pk,
             by=files.client.here.plant.approver,
             reason="enough",

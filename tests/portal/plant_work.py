@@ -22,7 +22,7 @@ from apps.recordings.models import Recording
 from apps.recordings.output import read_sealed
 from apps.recordings.seal import CLOSED, Seal, encode_seal
 from apps.recordings.segments import SegmentEncoder
-from apps.sessions import handover, watches
+from apps.sessions import controls, gateways, handover, watches
 from apps.sessions import operations as sessions
 from apps.sessions.lifecycle import AskedBy, EndReason
 from apps.sessions.models import GatewayNode, Session
@@ -36,7 +36,7 @@ FINGERPRINT = "SHA256:" + "k" * 43
 
 def gateway(link: Path | str = "", *, now: dt.datetime | None = None) -> GatewayNode:
     """Return a running gateway; `link` is the socket browsers' terminals go to."""
-    return sessions.register_gateway(
+    return gateways.register_gateway(
         name="gateway-1",
         version="0",
         ssh_address="127.0.0.1:2222",
@@ -131,7 +131,7 @@ def hand_over(session: Session, to: User) -> None:
 def freeze(session: Session, by: User, *, now: dt.datetime | None = None) -> None:
     """Freeze a session as an approver does and its gateway answers."""
     now = now or clock()
-    assert sessions.ask_freeze(
+    assert controls.ask_freeze(
         session_id=session.pk, by=by, reason="alarm in cell 3", now=now
     )
     assert sessions.note_frozen(session_id=session.pk, frozen=True, now=now)

@@ -19,7 +19,7 @@ from apps.audit.operations import ledger_head
 from apps.inventory import operations as inventory
 from apps.portal.changes import ChangesBridge, news_since, person_group, staff_group
 from apps.recordings.frames import EventKind
-from apps.sessions import operations as sessions
+from apps.sessions import gateways
 from apps.sessions.link_frames import (
     FrameType,
     WatchedEvent,
@@ -341,7 +341,7 @@ def _leave(scene: Scene) -> None:
 
 async def test_no_gateway_is_no_terminal(scene: Scene) -> None:
     def stop() -> None:
-        sessions.stop_gateway(
+        gateways.stop_gateway(
             gateway_id=scene.session.gateway_id, now=factories.clock()
         )
 

@@ -16,6 +16,7 @@ from apps.recordings.frames import EventKind
 from apps.recordings.lifecycle import TRANSITIONS, RecordingState
 from apps.recordings.models import Recording, Viewing
 from apps.recordings.writer import RecorderThread
+from apps.sessions import gateways
 from apps.sessions import operations as sessions
 from apps.sessions.lifecycle import EndReason
 from tests import factories
@@ -31,7 +32,7 @@ def recordings_dir(settings, tmp_path):
 
 
 def _session(here):
-    gateway = sessions.register_gateway(
+    gateway = gateways.register_gateway(
         name="gateway-1", version="0", ssh_address="", link_address="", now=clock()
     )
     grant = factories.grant(here)

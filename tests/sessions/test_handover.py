@@ -17,7 +17,7 @@ from apps.accounts.models import User
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.inventory import operations as inventory
-from apps.sessions import handover, operations, queries, terminals, watches
+from apps.sessions import controls, handover, operations, queries, terminals, watches
 from apps.sessions.lifecycle import AskedBy, EndReason
 from apps.sessions.models import Session, Watch
 from tests import factories
@@ -201,7 +201,7 @@ def test_taking_back_is_possible_while_frozen_and_the_end_leaves_nobody_typing(s
     assert scene.give(scene.engineer, scene.receiver.username)
     plant_work.freeze(scene.session, scene.here.approver)
     assert scene.back(scene.engineer)
-    operations.ask_resume(
+    controls.ask_resume(
         session_id=scene.session.pk, by=scene.here.approver, now=clock()
     )
     operations.note_frozen(session_id=scene.session.pk, frozen=False, now=clock())

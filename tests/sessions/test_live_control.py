@@ -8,7 +8,7 @@ from apps.accounts import operations as accounts
 from apps.accounts.models import User
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
-from apps.sessions import operations, queries, terminals
+from apps.sessions import controls, operations, queries, terminals
 from apps.sessions.lifecycle import SessionState
 from apps.sessions.models import Session, SessionMessage
 from tests import factories
@@ -29,15 +29,15 @@ def live(here: factories.Plant) -> Session:
 
 
 def freeze(live: Session, by: User, reason: str = "alarm"):
-    return operations.ask_freeze(session_id=live.pk, by=by, reason=reason, now=clock())
+    return controls.ask_freeze(session_id=live.pk, by=by, reason=reason, now=clock())
 
 
 def resume(live: Session, by: User):
-    return operations.ask_resume(session_id=live.pk, by=by, now=clock())
+    return controls.ask_resume(session_id=live.pk, by=by, now=clock())
 
 
 def say(live: Session, by: User, text: str = "Leave pump 3 alone"):
-    return operations.send_message(session_id=live.pk, by=by, text=text, now=clock())
+    return controls.send_message(session_id=live.pk, by=by, text=text, now=clock())
 
 
 def events(kind: Kind) -> int:
@@ -160,7 +160,7 @@ def test_messages_are_numbered_and_noted_once(here, live):
 
 
 def test_messages_do_not_pile_up_without_end(here, live):
-    for _ in range(operations.WAITING_MESSAGES):
+    for _ in range(controls.WAITING_MESSAGES):
         assert say(live, here.approver)
     assert say(live, here.approver).code == DenialCode.MESSAGE_REFUSED
 

@@ -15,7 +15,7 @@ from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
 from apps.inventory import operations as inventory
 from apps.inventory.models import Asset
-from apps.sessions import operations, queries, tickets
+from apps.sessions import controls, gateways, operations, queries, tickets
 from apps.sessions.lifecycle import (
     LIVE,
     SENTENCES,
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 
 def _gateway(name="gateway-1", now=None):
-    return operations.register_gateway(
+    return gateways.register_gateway(
         name=name,
         version="0",
         ssh_address="127.0.0.1:2222",
@@ -193,7 +193,7 @@ def _finish(here, session):
 
 
 def _terminate(here, session):
-    assert operations.ask_terminate(
+    assert controls.ask_terminate(
         session_id=session.pk, by=here.approver, reason="stop", now=clock()
     )
 
@@ -297,12 +297,12 @@ def test_a_silent_gateway_is_given_up_once():
     gateway = _gateway(now=now)
     session = _open(here, gateway)
     beat = now + dt.timedelta(seconds=1)
-    assert operations.heartbeat(gateway_id=gateway.pk, now=beat)
+    assert gateways.heartbeat(gateway_id=gateway.pk, now=beat)
     given = {"gateway_id": gateway.pk, "now": beat}
-    assert not operations.give_up_gateway(seen_at=now, **given), "heard since"
-    assert operations.give_up_gateway(seen_at=beat, **given)
-    assert not operations.give_up_gateway(seen_at=beat, **given)
-    assert not operations.heartbeat(gateway_id=gateway.pk, now=beat)
+    assert not gateways.give_up_gateway(seen_at=now, **given), "heard since"
+    assert gateways.give_up_gateway(seen_at=beat, **given)
+    assert not gateways.give_up_gateway(seen_at=beat, **given)
+    assert not gateways.heartbeat(gateway_id=gateway.pk, now=beat)
     assert queries.heartbeats() == {}
     session.refresh_from_db()
     assert session.end_reason == EndReason.GATEWAY_LOST
@@ -320,12 +320,12 @@ def test_a_heartbeat_and_giving_up_cannot_both_win():
         def beat(gateway=gateway, now=now, barrier=barrier, told=told):
             barrier.wait()
             later = now + dt.timedelta(seconds=1)
-            told["lives"] = operations.heartbeat(gateway_id=gateway.pk, now=later)
+            told["lives"] = gateways.heartbeat(gateway_id=gateway.pk, now=later)
             connections.close_all()
 
         def give_up(gateway=gateway, now=now, barrier=barrier, told=told):
             barrier.wait()
-            told["lost"] = operations.give_up_gateway(
+            told["lost"] = gateways.give_up_gateway(
                 gateway_id=gateway.pk, seen_at=now, now=now
             )
             connections.close_all()
@@ -351,7 +351,7 @@ def test_who_is_gone_leaves_the_leases_to_the_others():
         return queries.leases_to_withdraw(gateway_name=name, now=later)[0]
 
     assert due(mine.name) == [], "the session is live"
-    assert operations.give_up_gateway(gateway_id=gone.pk, seen_at=seen_at, now=clock())
+    assert gateways.give_up_gateway(gateway_id=gone.pk, seen_at=seen_at, now=clock())
     session.refresh_from_db()
     assert session.lease.state == LeaseState.WITHDRAWING
     assert due(mine.name, seconds=0) == [], "it may only be starting again"
@@ -362,9 +362,9 @@ def test_who_is_gone_leaves_the_leases_to_the_others():
 
 def test_a_stopped_gateway_stops_once():
     gateway = _gateway()
-    assert operations.heartbeat(gateway_id=gateway.pk, now=clock())
-    assert operations.stop_gateway(gateway_id=gateway.pk, now=clock())
-    assert not operations.stop_gateway(gateway_id=gateway.pk, now=clock())
+    assert gateways.heartbeat(gateway_id=gateway.pk, now=clock())
+    assert gateways.stop_gateway(gateway_id=gateway.pk, now=clock())
+    assert not gateways.stop_gateway(gateway_id=gateway.pk, now=clock())
     assert not GatewayNode.objects.filter(stopped_at=None).exists()
 
 

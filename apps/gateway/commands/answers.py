@@ -17,7 +17,7 @@ from apps.access.denials import Denied
 from apps.accounts.models import User
 from apps.gateway.commands.grammar import Command
 from apps.gateway.terminal_lines import plain
-from apps.sessions import handover, operations, queries
+from apps.sessions import controls, handover, queries
 from apps.sessions.lifecycle import AskedBy
 from apps.sessions.models import Session
 
@@ -164,7 +164,7 @@ def _operation(
     by, asked = caller.user, AskedBy("ssh", caller.source_address)
     match command.name:
         case "message":
-            return operations.send_message(
+            return controls.send_message(
                 session_id=session_id, by=by, text=command.text, now=now, asked=asked
             )
         case "handover" if command.back:
@@ -176,7 +176,7 @@ def _operation(
                 session_id=session_id, by=by, to=command.to, now=now, asked=asked
             )
         case "freeze":
-            return operations.ask_freeze(
+            return controls.ask_freeze(
                 session_id=session_id,
                 by=by,
                 reason=command.reason,
@@ -184,11 +184,11 @@ def _operation(
                 asked=asked,
             )
         case "resume":
-            return operations.ask_resume(
+            return controls.ask_resume(
                 session_id=session_id, by=by, now=now, asked=asked
             )
         case "terminate":
-            return operations.ask_terminate(
+            return controls.ask_terminate(
                 session_id=session_id,
                 by=by,
                 reason=command.reason,

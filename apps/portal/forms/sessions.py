@@ -4,7 +4,7 @@ import datetime as dt
 
 from django import forms
 
-from apps.sessions.operations import MESSAGE_LENGTH
+from apps.sessions.controls import MESSAGE_LENGTH
 
 DATE = forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")
 

@@ -21,7 +21,7 @@ from apps.accounts.models import User
 from apps.portal.forms.access import ReasonForm
 from apps.portal.forms.sessions import MessageForm, ReceiverForm
 from apps.portal.roles import signed_in
-from apps.sessions import handover, operations, queries
+from apps.sessions import controls, handover, queries
 from apps.sessions.models import Session
 
 
@@ -35,7 +35,7 @@ def freeze_session(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
     return _do(
         request,
         session,
-        operations.ask_freeze,
+        controls.ask_freeze,
         "The gateway holds the input now.",
         by=person,
         reason=form.cleaned_data["reason"],
@@ -48,7 +48,7 @@ def resume_session(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
     return _do(
         request,
         session,
-        operations.ask_resume,
+        controls.ask_resume,
         "The gateway lets input through again.",
         by=person,
     )
@@ -64,7 +64,7 @@ def send_message(request: HttpRequest, session_id: uuid.UUID) -> HttpResponse:
     return _do(
         request,
         session,
-        operations.send_message,
+        controls.send_message,
         "The message is on its way to the terminal.",
         by=person,
         text=form.cleaned_data["text"],

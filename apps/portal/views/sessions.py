@@ -21,7 +21,7 @@ from apps.portal.roles import signed_in
 from apps.portal.way import way_of
 from apps.recordings import queries as recordings
 from apps.recordings.models import FileTransfer, Recording
-from apps.sessions import operations, queries
+from apps.sessions import controls, queries
 from apps.sessions.models import Session
 
 _PER_PAGE = 25
@@ -157,7 +157,7 @@ def terminate_session(request: HttpRequest, session_id: uuid.UUID) -> HttpRespon
     if not form.is_valid():
         messages.error(request, "Say why: the engineer is told it. Nothing was ended.")
         return redirect("portal:session-detail", session_id=session.pk)
-    verdict = operations.ask_terminate(
+    verdict = controls.ask_terminate(
         session_id=session.pk,
         by=person,
         reason=form.cleaned_data["reason"],

@@ -1,16 +1,16 @@
 """Assets: the list and one of them for members; changing them for administrators."""
 
+import datetime as dt
 import uuid
 
-from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
 from apps.accounts.models import User
+from apps.audit.operations import Party
 from apps.inventory import operations as inventory
 from apps.inventory import queries
 from apps.inventory.crypto_profiles import PROFILES
@@ -22,6 +22,7 @@ from apps.portal.forms.inventory import (
     HostKeyForm,
 )
 from apps.portal.roles import only_for, signed_in
+from apps.portal.views.saving import saved
 from apps.sessions.queries import live_sessions_visible_to
 from apps.vault.models import AccountCredential
 
@@ -105,43 +106,38 @@ def asset_page(
 @only_for("administrator")
 def add_asset(request: HttpRequest) -> HttpResponse:
     form = AssetForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            asset = inventory.add_asset(
-                fields=form.cleaned_data,
-                by=signed_in(request).party,
-                now=timezone.now(),
-            )
-        except inventory.InventoryRefusedError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            messages.success(
-                request,
-                f"{asset.name} is added. Give it an account and a host key now.",
-            )
-            return redirect("portal:asset-detail", asset_id=asset.pk)
+
+    def add(*, by: Party, now: dt.datetime, **fields: object) -> Asset:
+        return inventory.add_asset(fields=fields, by=by, now=now)
+
+    asset = saved(
+        request,
+        form,
+        add,
+        said=lambda asset: (
+            f"{asset.name} is added. Give it an account and a host key now."
+        ),
+    )
+    if asset is not None:
+        return redirect("portal:asset-detail", asset_id=asset.pk)
     return _form_page(request, form, None)
 
 
 @require_http_methods(["GET", "POST"])
 @only_for("administrator")
 def change_asset(request: HttpRequest, asset_id: uuid.UUID) -> HttpResponse:
-    person = signed_in(request)
-    asset = get_object_or_404(queries.assets_visible_to(person), pk=asset_id)
+    asset = get_object_or_404(
+        queries.assets_visible_to(signed_in(request)), pk=asset_id
+    )
     form = AssetForm(request.POST) if request.method == "POST" else AssetForm.of(asset)
-    if request.method == "POST" and form.is_valid():
-        try:
-            inventory.change_asset(
-                asset_id=asset.pk,
-                changes=form.cleaned_data,
-                by=person.party,
-                now=timezone.now(),
-            )
-        except inventory.InventoryRefusedError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            messages.success(request, "The change is saved and holds from now on.")
-            return redirect("portal:asset-detail", asset_id=asset.pk)
+
+    def change(*, by: Party, now: dt.datetime, **changes: object) -> Asset:
+        return inventory.change_asset(
+            asset_id=asset.pk, changes=changes, by=by, now=now
+        )
+
+    if saved(request, form, change):
+        return redirect("portal:asset-detail", asset_id=asset.pk)
     return _form_page(request, form, asset)
 
 

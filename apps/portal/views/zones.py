@@ -1,6 +1,9 @@
 """Sites, zones and conduits, for administrators."""
 
+import datetime as dt
 import uuid
+from functools import partial
+from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, Prefetch, Q
@@ -10,6 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from apps.audit.operations import Party
 from apps.inventory import operations as inventory
 from apps.inventory.models import Conduit, Site, SiteMembership, Zone
 from apps.portal.forms.inventory import (
@@ -20,6 +24,7 @@ from apps.portal.forms.inventory import (
     ZoneForm,
 )
 from apps.portal.roles import only_for, signed_in
+from apps.portal.views.saving import saved
 
 _INVALID = 422
 
@@ -46,16 +51,9 @@ def zones(request: HttpRequest) -> HttpResponse:
 @only_for("administrator")
 def add_site(request: HttpRequest) -> HttpResponse:
     form = SiteForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            site = inventory.add_site(
-                **form.cleaned_data, by=signed_in(request).party, now=timezone.now()
-            )
-        except inventory.InventoryRefusedError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            messages.success(request, f"{site.name} is added. Draw its zones now.")
-            return redirect("portal:zones")
+    save = partial(saved, request, form, inventory.add_site)
+    if save(said=lambda site: f"{site.name} is added. Draw its zones now."):
+        return redirect("portal:zones")
     return _form_page(request, form, "Add a site", "Add")
 
 
@@ -64,19 +62,11 @@ def add_site(request: HttpRequest) -> HttpResponse:
 def site_banner(request: HttpRequest, site_id: uuid.UUID) -> HttpResponse:
     site = get_object_or_404(Site, pk=site_id)
     form = SiteBannerForm(request.POST or None, initial={"banner": site.banner})
-    if request.method == "POST" and form.is_valid():
-        try:
-            inventory.set_site_banner(
-                site_id=site.pk,
-                **form.cleaned_data,
-                by=signed_in(request).party,
-                now=timezone.now(),
-            )
-        except inventory.InventoryRefusedError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            messages.success(request, f"This is what people are told at {site.name}.")
-            return redirect("portal:zones")
+    change = partial(inventory.set_site_banner, site_id=site.pk)
+    if saved(
+        request, form, change, said=lambda _: f"{site.name}: this is what is told now."
+    ):
+        return redirect("portal:zones")
     return _form_page(request, form, f"What people are told at {site.name}", "Save")
 
 
@@ -84,16 +74,9 @@ def site_banner(request: HttpRequest, site_id: uuid.UUID) -> HttpResponse:
 @only_for("administrator")
 def add_zone(request: HttpRequest) -> HttpResponse:
     form = ZoneForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            zone = inventory.add_zone(
-                **form.cleaned_data, by=signed_in(request).party, now=timezone.now()
-            )
-        except inventory.InventoryRefusedError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            messages.success(request, f"Zone {zone.name} is added.")
-            return redirect("portal:zones")
+    save = partial(saved, request, form, inventory.add_zone)
+    if save(said=lambda zone: f"Zone {zone.name} is added."):
+        return redirect("portal:zones")
     return _form_page(request, form, "Add a zone", "Add")
 
 
@@ -102,19 +85,12 @@ def add_zone(request: HttpRequest) -> HttpResponse:
 def change_zone(request: HttpRequest, zone_id: uuid.UUID) -> HttpResponse:
     zone = get_object_or_404(Zone.objects.select_related("site"), pk=zone_id)
     form = ZoneForm(request.POST or None, zone=zone)
-    if request.method == "POST" and form.is_valid():
-        try:
-            inventory.change_zone(
-                zone_id=zone.pk,
-                changes=form.cleaned_data,
-                by=signed_in(request).party,
-                now=timezone.now(),
-            )
-        except inventory.InventoryRefusedError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            messages.success(request, "The change is saved and holds from now on.")
-            return redirect("portal:zones")
+
+    def change(*, by: Party, now: dt.datetime, **changes: object) -> Zone:
+        return inventory.change_zone(zone_id=zone.pk, changes=changes, by=by, now=now)
+
+    if saved(request, form, change):
+        return redirect("portal:zones")
     return _form_page(request, form, f"Change zone {zone.name}", "Save")
 
 
@@ -122,16 +98,9 @@ def change_zone(request: HttpRequest, zone_id: uuid.UUID) -> HttpResponse:
 @only_for("administrator")
 def add_conduit(request: HttpRequest) -> HttpResponse:
     form = ConduitForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            conduit = inventory.add_conduit(
-                **form.cleaned_data, by=signed_in(request).party, now=timezone.now()
-            )
-        except inventory.InventoryRefusedError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            messages.success(request, f"Conduit {conduit.name} is added.")
-            return redirect("portal:zones")
+    save = partial(saved, request, form, inventory.add_conduit)
+    if save(said=lambda conduit: f"Conduit {conduit.name} is added."):
+        return redirect("portal:zones")
     return _form_page(request, form, "Add a conduit", "Add")
 
 
@@ -144,20 +113,18 @@ def change_conduit(request: HttpRequest, conduit_id: uuid.UUID) -> HttpResponse:
         if request.method == "POST"
         else ConduitServicesForm.of(conduit)
     )
-    if request.method == "POST" and form.is_valid():
-        try:
-            inventory.change_conduit(
-                conduit_id=conduit.pk,
-                services=form.cleaned_data["services"],
-                omits_forward_bytes=form.cleaned_data["omits_forward_bytes"],
-                by=signed_in(request).party,
-                now=timezone.now(),
-            )
-        except inventory.InventoryRefusedError as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            messages.success(request, "The change is saved and holds from now on.")
-            return redirect("portal:zones")
+
+    def change(*, by: Party, now: dt.datetime, **facts: Any) -> Conduit:
+        return inventory.change_conduit(
+            conduit_id=conduit.pk,
+            services=facts["services"],
+            omits_forward_bytes=facts["omits_forward_bytes"],
+            by=by,
+            now=now,
+        )
+
+    if saved(request, form, change):
+        return redirect("portal:zones")
     return _form_page(request, form, f"Change conduit {conduit.name}", "Save")
 
 

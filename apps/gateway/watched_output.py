@@ -22,9 +22,12 @@ SEQUENCE_LIMIT: Final = 256
 
 RESET: Final = (
     b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1006l\x1b[?2004l"
-    b"\x1b[?1049l\x1b[?25h\x1b[0m\x1b(B\x0f"
+    b"\x1b[?25h\x1b[0m\x1b(B\x0f"
 )
-"""Sets back what a program that still runs may have left on: mouse, paste, screen."""
+"""Sets back what a program that still runs may have left on: mouse, paste, colours."""
+
+LEAVE_SCREEN: Final = b"\x1b[?1049l"
+"""Leaves a program's own screen. Elsewhere it would move the cursor."""
 
 _SPECIAL: Final = re.compile("[\x05\x1b\x80-\x9f]")
 _STRINGS: Final = "]PX^_"

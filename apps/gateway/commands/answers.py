@@ -262,6 +262,8 @@ def _row(
 
 def _state(session: Session) -> str:
     parts = [str(session.state)]
+    if session.freeze_asked_by is not None:
+        parts = [f"frozen by {session.freeze_asked_by.username}"]
     if session.locked_at is not None:
         parts.append("locked")
     if session.typist is not None:

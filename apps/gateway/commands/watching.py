@@ -7,8 +7,9 @@ import json
 import re
 from typing import Final, Protocol
 
+from apps.gateway.screen import ScreenTracker
 from apps.gateway.terminal_lines import plain
-from apps.gateway.watched_output import RESET, OutputFilter
+from apps.gateway.watched_output import LEAVE_SCREEN, RESET, OutputFilter
 from apps.recordings.frames import (
     Event,
     EventKind,
@@ -58,6 +59,7 @@ class WatchScreen:
         self._as_json = as_json
         self._has_terminal = has_terminal
         self._filters: dict[int, OutputFilter] = {}
+        self._trackers: dict[int, ScreenTracker] = {}
         self._names: dict[int, str] = {}
         self._terminals: set[int] = set()
         self._turn: int | None = None
@@ -75,10 +77,12 @@ class WatchScreen:
             self._take_turn(event.channel)
             self.say("the channel closed")
             self._filters.pop(event.channel, None)
+            self._trackers.pop(event.channel, None)
         elif event.kind in _SHOWN:
             self._take_turn(event.channel)
             shown = self._filters.setdefault(event.channel, OutputFilter())
             data = shown.feed(event.data)
+            self._trackers.setdefault(event.channel, ScreenTracker()).feed(data)
             if self._has_terminal and event.channel not in self._terminals:
                 # What was not made for a terminal ends its lines without a return.
                 data = _BARE_END.sub(b"\r\n", data)
@@ -107,7 +111,8 @@ class WatchScreen:
     def leave(self) -> None:
         """Set the watcher's terminal back to what it was before."""
         if self._has_terminal and not self._as_json:
-            self._write(RESET)
+            left = any(tracker.full_screen for tracker in self._trackers.values())
+            self._write((LEAVE_SCREEN if left else b"") + RESET)
 
     def _write(self, data: bytes) -> None:
         if data and not self._screen.is_closing():

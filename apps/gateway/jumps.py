@@ -29,6 +29,7 @@ from apps.gateway.engineer_connection import PREFIX, EngineerConnection
 from apps.gateway.fastpath_forward import ForwardChannel, new_forward_channel
 from apps.gateway.forwarding import AskedForward
 from apps.gateway.jump_transport import JumpSession
+from apps.gateway.limits import Budget
 from apps.gateway.session_context import ChannelRefusedError
 from apps.gateway.upstream import MAX_PACKET, WINDOW
 
@@ -39,6 +40,10 @@ JUMP_LIMIT: Final = 8
 
 JUMP_REFUSALS: Final = 20
 """Refused jumps of one connection; who asks for more is disconnected."""
+
+COMMAND_BURST: Final = 30.0
+COMMANDS_PER_SECOND: Final = 2.0
+"""`sluice` commands of one connection: each asks the database several times."""
 
 JUMP_IDLE_SECONDS: Final = 60.0
 """How long a connection may stay that carries no jump and no command."""
@@ -127,6 +132,7 @@ class Jumps:
         self._count = 0
         self._refused = 0
         self._commands = 0
+        self._budget = Budget(COMMAND_BURST, COMMANDS_PER_SECOND)
         self._idle: asyncio.TimerHandle | None = None
         self._wait_for_use()
 
@@ -162,10 +168,11 @@ class Jumps:
         self._count -= 1
         self._wait_if_unused()
 
-    def command_began(self) -> None:
-        """Keep the connection while a command runs on it."""
+    def command_began(self) -> bool:
+        """Keep the connection while a command runs on it; False: too many of late."""
         self._commands += 1
         self.close()
+        return self._budget.spend(asyncio.get_running_loop().time())
 
     def command_ended(self) -> None:
         """Wait for the next one, or a jump, for a while."""

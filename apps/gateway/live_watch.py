@@ -39,6 +39,9 @@ WATCH_LIMIT: Final = 8 << 20
 TAIL_MICROSECONDS: Final = 300_000_000
 """How much of the recording a watch begins with."""
 
+WATCHERS: Final = 20
+"""Watches of one session at the same time; each may hold WATCH_LIMIT."""
+
 NO_LONGER_LINE: Final = "you may no longer watch this session"
 
 _WATCHED: Final = frozenset(
@@ -237,6 +240,8 @@ async def begin_live_watch(
     `sign_in` is given where the watch hangs on an SSH sign-in, and ends with it.
     Raises: OpeningRefusedError.
     """
+    if len(session.watchers) >= WATCHERS:
+        raise OpeningRefusedError(f"{WATCHERS} watch this session already")
     watch = await blocking.run(
         watches.begin_watch,
         user=user,

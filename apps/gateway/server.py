@@ -513,10 +513,9 @@ class Engineer(asyncssh.SSHServer):
         if not self._closed:
             self.connection.disconnect_now(code, f"{PREFIX}{line}")
 
-    def command_began(self) -> None:
+    def command_began(self) -> bool:
         """Keep the connection: a command runs (`commands.CommandSide`)."""
-        if self._jumps is not None:
-            self._jumps.command_began()
+        return self._jumps is not None and self._jumps.command_began()
 
     def command_ended(self) -> None:
         """A command runs no more (`commands.CommandSide`)."""

@@ -13,7 +13,7 @@ from apps.accounts import operations as accounts
 from apps.accounts import queries as people
 from apps.audit.kinds import Kind
 from apps.audit.models import AuditEvent
-from apps.gateway import jumps
+from apps.gateway import jumps, live_watch
 from apps.gateway.commands import command_session
 from apps.gateway.commands.answers import NOT_FOUND_LINE, NOTHING_LINE
 from apps.gateway.jumps import NO_ASSET_LINE
@@ -373,6 +373,20 @@ async def test_a_connection_stays_while_a_command_runs_on_it_and_then_a_while(
     process.stdin.write(b"\x03")
     assert (await asyncio.wait_for(process.wait(), 20)).exit_status == 0
     await asyncio.wait_for(connection.wait_closed(), 20)
+
+
+async def test_commands_and_watches_are_bounded(client, works, monkeypatch):
+    monkeypatch.setattr(live_watch, "WATCHERS", 0)
+    status, _, err = await sluice(works.desk, "watch", works.session.short_id)
+    assert (status, "watch this session already" in err) == (1, True)
+    monkeypatch.setattr(jumps, "COMMAND_BURST", 1.0)
+    monkeypatch.setattr(jumps, "COMMANDS_PER_SECOND", 0.0)
+    person = works.approver
+    connection = await client.connect(person.user.username, person=person)
+    assert (await sluice(connection, "sessions"))[0] == 0
+    status, out, err = await sluice(connection, "sessions")
+    assert (status, out) == (1, "")
+    assert err == "Sluice: too many commands: wait a moment\n"
 
 
 async def test_a_watch_by_ssh_ends_with_its_sign_in(client, works):

@@ -66,8 +66,8 @@ class CommandSide(Protocol):
     def refused(self, kind: str, reason: str) -> None:
         """Write down that something was refused (R22)."""
 
-    def command_began(self) -> None:
-        """Keep the connection: a command runs."""
+    def command_began(self) -> bool:
+        """Keep the connection: a command runs. False when there were too many."""
 
     def command_ended(self) -> None:
         """A command runs no more."""
@@ -180,10 +180,14 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             await self._refuse("exec", NO_ASSET_LINE)
             return
         self._channel.answer_start(success=True)
-        self._side.command_began()
+        in_time = self._side.command_began()
         answer = Answer(REFUSED, error="this is not possible now")
         try:
-            answer = await self._answer(command)
+            answer = (
+                await self._answer(command)
+                if in_time
+                else Answer(REFUSED, error="too many commands: wait a moment")
+            )
         except DatabaseError:
             logger.exception("a command could not be carried out")
             answer = Answer(REFUSED, error=DATABASE_AWAY)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import asyncssh
 import pytest
+from django.db import OperationalError
 
 from apps.access import operations as access
 from apps.access.models import Grant
@@ -342,6 +343,37 @@ async def test_a_lock_returns_the_typing_and_asks_the_engineer_for_the_code(scen
     await shown_until(scene.engineer.stdout, b"unlocked")
     scene.engineer.stdin.write(b"me")
     await arrived(scene, b"ame")
+
+
+async def test_taken_back_while_the_database_is_away_is_written_when_it_is_there(
+    scene, monkeypatch
+):
+    """The engineer does not wait for it, and a late answer hands nothing over."""
+    client = scene.client
+    await hand_over(scene)
+    tries, plain = [], handover.end_hand_over
+
+    def away_at_first(**asked):
+        tries.append(asked["why"])
+        if len(tries) < 3:
+            raise OperationalError("away")
+        return plain(**asked)
+
+    monkeypatch.setattr(handover, "end_hand_over", away_at_first)
+    await keys(scene.engineer, ESC, b"b")
+    await shown_until(scene.engineer.stdout, b"types again")
+    scene.watcher.stdin.write(b"evil")
+    scene.engineer.stdin.write(b"me")
+    await arrived(scene, b"ame")
+
+    async def nobody():
+        return await typist_of(client) is None
+
+    await until(nobody)
+    assert len(tries) >= 3
+    assert client.service.core.live[scene.session.pk].handover.guest is None
+    [(_, who, _)] = await client.ask(written, Kind.SESSION_TAKEN_BACK)
+    assert who == "gateway"
 
 
 async def test_what_is_no_longer_so_when_the_gateway_looks_is_not_handed_over(scene):

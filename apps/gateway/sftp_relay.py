@@ -1,7 +1,8 @@
 """A relay whose channel speaks SFTP: the inspector stands between the two sides.
 
 What the person sent and what was sent to the person is recorded, before anything is
-done with it. The gateway's own questions to the asset are in neither.
+done with it, without the contents of files. The gateway's own questions to the asset
+are in neither.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final, cast
 from django.utils import timezone
 
 from apps.gateway.relay import Hold, Relay
+from apps.gateway.sftp_content import ContentFilter
 from apps.gateway.sftp_frames import FrameError
 from apps.gateway.sftp_inspector import Buffer, SftpInspector
 from apps.gateway.sftp_policy import SftpPolicy
@@ -37,10 +39,11 @@ class SftpRelay(Relay):
             policy, clock=timezone.now, on_file=self._file_noted
         )
         self._input_ended = False
+        self._from_client, self._to_client = ContentFilter(), ContentFilter()
 
     def front_data(self, data: bytes) -> None:
         """Take requests."""
-        if self._over or not self._record(EventKind.INPUT, data):
+        if self._over or not self._said(EventKind.INPUT, self._from_client.feed(data)):
             return
         self._bytes_in += len(data)
         self._inspect(self._inspector.client_data, data)
@@ -84,6 +87,12 @@ class SftpRelay(Relay):
         super().unfreeze()
         self._inspect(self._inspector.proceed)
 
+    def _said(self, kind: EventKind, said: bytes) -> bool:
+        """Record what was said; a piece that is content only needs a recorder, too."""
+        if said:
+            return self._record(kind, said)
+        return self._recorder.failed is None
+
     def _file_noted(self, note: FileNote) -> None:
         if self._record(EventKind.FILE, encode_note(note)):
             self._tell(self.number, note)
@@ -111,7 +120,8 @@ class SftpRelay(Relay):
                 back.write(cast(bytes, data))
         if inspector.to_client:
             answer = bytes(_joined(inspector.to_client))
-            if self._over or not self._record(EventKind.OUTPUT, answer):
+            said = self._to_client.feed(answer)
+            if self._over or not self._said(EventKind.OUTPUT, said):
                 return
             self._bytes_out += len(answer)
             if front is not None and not front.is_closing():

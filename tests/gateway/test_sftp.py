@@ -143,6 +143,15 @@ async def test_every_file_is_in_the_manifest_with_its_checksum(files, ssh_binary
     assert status == 0, said
     events, intact = await recorded(files)
     assert intact
+    # What was asked and answered is there; no piece of a content is.
+    said = b"".join(
+        e.data for e in events if e.kind in {EventKind.INPUT, EventKind.OUTPUT}
+    )
+    assert b"/there" in said
+    assert len(said) < 100_000
+    assert not any(
+        content[start : start + 32] in said for start in range(0, len(content), 10_007)
+    )
     notes = [decode_note(e.data) for e in events if e.kind is EventKind.FILE]
     rows = await entries(files, len(notes))
     for found in (notes, rows):

@@ -18,6 +18,7 @@ from apps.gateway.sftp_frames import (
     parse_handle,
     parse_status,
 )
+from apps.gateway.sftp_lengths import Adding
 from apps.gateway.sftp_policy import (
     MAX_PATH,
     Denial,
@@ -61,17 +62,14 @@ _EXTENSION_ACTIONS: Final[dict[bytes, FileAction]] = {
 class OpenFile:
     """A handle of the asset."""
 
-    __slots__ = ("append", "base", "download", "end", "folder", "path", "upload")
+    __slots__ = ("adding", "append", "download", "folder", "path", "upload")
 
     def __init__(self, path: bytes, *, folder: bool = False) -> None:
         self.path = path
         self.folder = folder
         self.append = False
-        self.base: int | None = None
-        """Its size when it was asked for, less what the session's files had surely
-        grown by then; None while nobody knows."""
-        self.end = 0
-        """How far it has been written through this handle, at least."""
+        self.adding: Adding | None = None
+        """How long it can be; only where that is limited and it is added to."""
         self.download: Transfer | None = None
         self.upload: Transfer | None = None
 
@@ -82,7 +80,6 @@ class Pending:
     __slots__ = (
         "answered",
         "file",
-        "growth",
         "id",
         "length",
         "likely",
@@ -102,8 +99,6 @@ class Pending:
         self.own = False
         self.offset = 0
         self.length = 0
-        self.growth = 0
-        """By how much a file becomes longer at most."""
         self.since = 0
         """The count of reshuffles when it was sent."""
         self.likely = 0
@@ -128,6 +123,7 @@ class Bookkeeping:
         on_file: Callable[[FileNote], None],
     ) -> None:
         self._policy = policy
+        self._lengths = policy.usage.lengths
         self._clock = clock
         self._on_file = on_file
         self._handles: dict[bytes, OpenFile] = {}
@@ -184,15 +180,14 @@ class Bookkeeping:
         if file.upload.denied:
             # No holes: what follows a part that is missing is not written, either.
             return Denial(file.upload.problem)
-        end = pending.offset + count
-        denial = None
-        if self._policy.rules.file_bytes:
-            pending.growth = count if file.append else max(0, end - file.end)
-            if file.append and file.base is None:
-                denial = Denial(_SIZE_UNKNOWN)
-            elif file.append:
-                end = (file.base or 0) + self._policy.usage.grown + count
-        denial = denial or self._policy.judge_write(end, count)
+        end: int | None = pending.offset + count + self._lengths.appending
+        if self.must_size(file):
+            adding = file.adding
+            end = self._lengths.longest(adding, count) if adding else None
+        if end is None:
+            denial: Denial | None = Denial(_SIZE_UNKNOWN)
+        else:
+            denial = self._policy.judge_write(end, count)
         if denial is not None:
             file.upload.deny(denial.message)
         return denial
@@ -203,8 +198,11 @@ class Bookkeeping:
         request, file = pending.request, pending.file
         if request is None:
             self._policy.usage.moved += pending.length
-            if file is not None:
-                file.end = max(file.end, pending.offset + pending.length)
+            if self._policy.rules.file_bytes and file is not None:
+                if file.append:
+                    self._lengths.appends(pending.length)
+                else:
+                    self._lengths.reaches(pending, pending.offset + pending.length)
         elif request.type in {FrameType.OPEN, FrameType.OPENDIR}:
             self._opening += 1
         elif request.type == FrameType.CLOSE and file is not None:
@@ -223,10 +221,9 @@ class Bookkeeping:
                 if other.path == request.path and other.upload is not None:
                     other.upload.cut_to(request.attributes.size)
         if request is not None and request.type != FrameType.READ:
-            if request.type != FrameType.OPEN:
-                pending.growth = request.attributes.size or 0
+            if request.attributes.size is not None:
+                self._lengths.reaches(pending, request.attributes.size)
             self._forget_own(pending, request)
-        self._policy.usage.grown += pending.growth
 
     def _forget_own(self, pending: Pending, request: Request) -> None:
         """Forget what is one's own where names may soon stand for something else: in
@@ -306,8 +303,10 @@ class Bookkeeping:
         """
         request, file = pending.request, pending.file
         status = parse_status(frame) if kind == FrameType.STATUS else Status.OK
-        self._policy.usage.settled += pending.growth
+        self._lengths.reached(pending)
         if request is None:
+            if file is not None and self.must_size(file):
+                self._lengths.appended(pending.length)
             if status != Status.OK and file is not None and file.upload is not None:
                 file.upload.fail(_reason(status))
         elif request.type == FrameType.READ:
@@ -377,6 +376,8 @@ class Bookkeeping:
         )
 
     def _finish(self, file: OpenFile, *, closed: bool) -> None:
+        if file.adding is not None:
+            self._lengths.end(file.adding)
         for transfer in (file.download, file.upload):
             if transfer is None:
                 continue
@@ -400,23 +401,20 @@ class Bookkeeping:
         """Say whether the client has to wait until the size of a file is known."""
         return file.append and self._policy.rules.file_bytes > 0
 
-    @property
-    def settled(self) -> int:
-        """Bytes that the session's files have grown by for sure."""
-        return self._policy.usage.settled
+    def asked_size(self, file: OpenFile) -> bool:
+        """Note that the size of a file is asked for; say whether the client waits."""
+        if not self.must_size(file):
+            return False
+        file.adding = self._lengths.begin()
+        return True
 
-    def sized(
-        self, file: OpenFile, answer: bytes | memoryview, *, settled: int
-    ) -> None:
-        """Take the answer to the gateway's own question for a size.
-
-        `settled`: the property of this name when it was asked.
-        """
+    def sized(self, file: OpenFile, answer: bytes | memoryview) -> None:
+        """Take the answer to the gateway's own question for a size."""
         if answer[4] != FrameType.ATTRS:
             return
         size = parse_attributes(bytes(answer)).size
-        if size is not None:
-            file.base = size - settled
+        if file.adding is not None:
+            file.adding.size = size
         if file.download is not None and file.download.expected_size is None:
             file.download.expected_size = size
 
@@ -465,6 +463,7 @@ class Bookkeeping:
         `order` is what was not answered.
         """
         for pending in order:
+            self._lengths.lose(pending)
             request = pending.request
             if request is None or request.type != FrameType.READ:
                 continue

@@ -94,7 +94,7 @@ class SftpInspector:
         self._paths = Confinement(policy, on_size=self._books.note_size)
         self._inquiry: Inquiry | None = None
         # The gateway's own FSTATs under way, and whether a client's id equals one.
-        self._sizing: dict[int, tuple[OpenFile, int]] = {}
+        self._sizing: dict[int, OpenFile] = {}
         self._sizes_due = 0
         self._id_is_ours = False
         self._order: deque[Pending] = deque()
@@ -181,8 +181,8 @@ class SftpInspector:
             number -= 1
             while number in self._by_id or number in self._sizing:
                 number -= 1
-            self._sizing[number] = file, self._books.settled
-            self._sizes_due += self._books.must_size(file)
+            self._sizing[number] = file
+            self._sizes_due += self._books.asked_size(file)
             self.to_asset.append(encode_handle_request(FrameType.FSTAT, number, handle))
         self._books.unsized.clear()
 
@@ -406,9 +406,9 @@ class SftpInspector:
                 raise FrameError(f"an answer of {length} bytes")
             if end > size:
                 return 0, None
-            file, settled = self._sizing.pop(number)
+            file = self._sizing.pop(number)
             self._sizes_due -= self._books.must_size(file)
-            self._books.sized(file, data[position:end], settled=settled)
+            self._books.sized(file, data[position:end])
             self._id_is_ours = False
             return end, b""
         pending = self._by_id.get(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from apps.gateway import sftp_rights
@@ -13,6 +13,7 @@ from apps.gateway.sftp_frames import (
     Request,
     Status,
 )
+from apps.gateway.sftp_lengths import Lengths
 from apps.inventory.file_rules import MEGABYTE, FileRules
 from apps.recordings.manifest import text_of
 
@@ -33,10 +34,7 @@ class Usage:
     """Content in both directions."""
     asked: int = 0
     """Asked for in reads that are not answered yet."""
-    grown: int = 0
-    """By how much files have become longer at most."""
-    settled: int = 0
-    """What of `grown` the asset has answered."""
+    lengths: Lengths = field(default_factory=Lengths)
     reshuffles: int = 0
     """How often a name may have come to stand for another file."""
 
@@ -88,7 +86,7 @@ class SftpPolicy:
     def _judge_size(self, request: Request) -> Denial | None:
         size = request.attributes.size
         if size is not None and request.type != FrameType.OPEN:
-            return self.file_size_problem(size)
+            return self.file_size_problem(size + self.usage.lengths.appending)
         return None
 
     def file_size_problem(self, size: int) -> Denial | None:

@@ -1,9 +1,13 @@
 """What an SFTP channel may hold: paths, sizes over several openings, what is own."""
 
+import itertools
 import struct
 import tracemalloc
+from collections import deque
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from apps.gateway.sftp_frames import (
     FrameType,
@@ -12,7 +16,10 @@ from apps.gateway.sftp_frames import (
     encode_handle_request,
     encode_path_request,
     encode_string,
+    parse_handle,
+    parse_request,
     parse_status,
+    parse_write_head,
 )
 from apps.gateway.sftp_inspector import OUTSTANDING, SftpInspector
 from apps.gateway.sftp_policy import MAX_PATH, Usage
@@ -229,3 +236,133 @@ def test_what_is_own_stays_own_under_its_new_name():
     taken(made.to_asset)
     assert chmod_passes(made, b"g")
     assert not chmod_passes(made, b"f")
+
+
+class SlowAsset:
+    """Two channels to one asset with one file of two names; answers come when asked.
+
+    Requests of a channel are done in their order, those of two channels in any.
+    """
+
+    def __init__(self) -> None:
+        usage = Usage()
+        self.channels = [limited(usage=usage)[0] for _ in range(2)]
+        self.todo: list[deque[bytes]] = [deque(), deque()]
+        self.answers: list[deque[bytes]] = [deque(), deque()]
+        self.opened: list[dict[bytes, bool]] = [{}, {}]
+        self.size = 0
+        self.numbers = itertools.count(10)
+
+    def ask(self, channel: int, frame: bytes) -> None:
+        self.channels[channel].client_data(frame)
+        self._take(channel)
+
+    def _take(self, channel: int) -> None:
+        made = self.channels[channel]
+        self.todo[channel] += frames_of(taken(made.to_asset))
+        for frame in frames_of(taken(made.to_client)):
+            if frame[4] == FrameType.HANDLE:
+                self.opened[channel].setdefault(parse_handle(frame), True)
+
+    def work(self, channel: int) -> None:
+        """Do the next request; its answer is on its way."""
+        if not self.todo[channel]:
+            return
+        frame = self.todo[channel].popleft()
+        kind, number = frame[4], int.from_bytes(frame[5:9], "big")
+        answer = status(number, 0)
+        if kind == FrameType.OPEN:
+            found = parse_request(frame)
+            name = b"+" if found.flags & OpenFlag.APPEND else b"="
+            if found.flags & OpenFlag.TRUNC:
+                self.size = 0
+            handle = name + str(next(self.numbers)).encode()
+            answer = request(FrameType.HANDLE, number, encode_string(handle))
+        elif kind == FrameType.FSTAT:
+            attributes = u32(1) + struct.pack(">Q", self.size)
+            answer = request(FrameType.ATTRS, number, attributes)
+        elif kind == FrameType.WRITE:
+            head = parse_write_head(frame, 0)
+            assert head is not None
+            _, handle, offset, count, _ = head
+            start = self.size if handle.startswith(b"+") else offset
+            self.size = max(self.size, start + count)
+        elif kind in {FrameType.SETSTAT, FrameType.FSETSTAT}:
+            self.size = parse_request(frame).attributes.size or 0
+        self.answers[channel].append(answer)
+
+    def hear(self, channel: int) -> None:
+        if self.answers[channel]:
+            self.channels[channel].asset_data(self.answers[channel].popleft())
+            self._take(channel)
+
+    def write(self, channel: int, which: int, offset: int, count: int) -> None:
+        handles = list(self.opened[channel])
+        if handles:
+            handle = handles[which % len(handles)]
+            self.ask(channel, write(next(self.numbers), handle, offset, bytes(count)))
+
+
+PART = MEGABYTE // 10
+STEPS = st.tuples(
+    st.sampled_from(
+        [
+            "open",
+            "add",
+            "write",
+            "write",
+            "write",
+            "stretch",
+            "close",
+            "work",
+            "work",
+            "hear",
+            "hear",
+        ]
+    ),
+    st.integers(0, 1),
+    st.integers(0, 3),
+    st.integers(0, 10),
+)
+
+
+@given(st.lists(STEPS, min_size=20, max_size=80))
+@settings(deadline=None, max_examples=300)
+def test_no_order_of_things_makes_a_file_too_long(steps) -> None:
+    """By two names, several handles, two channels, whenever answers come."""
+    asset = SlowAsset()
+    for what, channel, which, part in steps:
+        number = next(asset.numbers)
+        if what in {"open", "add"}:
+            flags = OpenFlag.WRITE | (OpenFlag.APPEND if what == "add" else 0)
+            asset.ask(channel, opening(number, b"ab"[which % 2 :][:1], flags))
+            for _ in range(which * 3):
+                asset.work(channel)
+                asset.hear(channel)
+        elif what == "write":
+            asset.write(channel, which, part * PART, 1 + part * PART // 5)
+        elif what == "stretch":
+            length = u32(1) + struct.pack(">Q", part * PART)
+            asset.ask(
+                channel,
+                request(FrameType.SETSTAT, number, encode_string(b"b"), length),
+            )
+        elif what == "close":
+            handles = list(asset.opened[channel])
+            if handles:
+                handle = handles[which % len(handles)]
+                del asset.opened[channel][handle]
+                asset.ask(
+                    channel, encode_handle_request(FrameType.CLOSE, number, handle)
+                )
+        elif what == "work":
+            asset.work(channel)
+        else:
+            asset.hear(channel)
+        assert asset.size <= MEGABYTE
+    for _ in range(200):
+        for channel in (0, 1):
+            asset.work(channel)
+            asset.hear(channel)
+            assert asset.size <= MEGABYTE
+    assert not any(made.stalled for made in asset.channels)

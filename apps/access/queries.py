@@ -21,11 +21,14 @@ from apps.access.policy import (
 )
 from apps.accounts.models import User
 from apps.accounts.queries import sign_in_stands
-from apps.inventory.models import Asset, Site, Zone
+from apps.inventory.models import Asset, Conduit, Site, Zone
 from apps.inventory.queries import (
+    assets_with_host_key,
     conduit_to,
+    conduits_into,
     gateway_zone,
     is_member,
+    members_among,
     pinned_host_keys,
     sites_of,
 )
@@ -40,13 +43,16 @@ def rules() -> RequestRules:
     )
 
 
-def person_facts(user: User, site: Site) -> PersonFacts:
-    """Return what counts of `user` at `site`, read now."""
+def person_facts(user: User, site: Site, *, belongs: bool | None = None) -> PersonFacts:
+    """Return what counts of `user` at `site`, read now.
+
+    `belongs` says whether they are a member, where the caller has just read it.
+    """
     return PersonFacts(
         disabled=user.disabled_at is not None,
         is_engineer=user.is_engineer,
         is_approver=user.is_approver,
-        is_member=is_member(user, site),
+        is_member=is_member(user, site) if belongs is None else belongs,
     )
 
 
@@ -55,17 +61,20 @@ def path_facts(asset: Asset, *, host_keys: tuple[str, ...] | None = None) -> Pat
 
     `host_keys` are its pinned ones where the caller has just read them.
     """
-    conduit = conduit_to(asset)
-    zone = conduit.from_zone if conduit else gateway_zone(asset.zone.site)
     if host_keys is None:
         host_keys = pinned_host_keys(asset.pk)
+    return _path(asset, conduit_to(asset), host_key_pinned=bool(host_keys))
+
+
+def _path(asset: Asset, conduit: Conduit | None, *, host_key_pinned: bool) -> PathFacts:
+    zone = conduit.from_zone if conduit else gateway_zone(asset.zone.site)
     return PathFacts(
         asset_retired=asset.retired_at is not None,
         gateway_zone=zone.name if zone else None,
         asset_zone=asset.zone.name,
         conduit=conduit.name if conduit else None,
         conduit_services=frozenset(conduit.services if conduit else ()),
-        host_key_pinned=bool(host_keys),
+        host_key_pinned=host_key_pinned,
         omits_forward_bytes=conduit is not None and conduit.omits_forward_bytes,
     )
 
@@ -147,18 +156,32 @@ def standing(
 ) -> dict[uuid.UUID, Allowed | Denied]:
     """Make the decision again for each of these grants; a grant not found is denied."""
     wanted = set(grant_ids)
-    grants = Grant.objects.select_related("person", "asset__zone__site").filter(
-        pk__in=wanted
+    grants = list(
+        Grant.objects.select_related("person", "asset__zone__site").filter(
+            pk__in=wanted
+        )
     )
-    found: dict[uuid.UUID, Allowed | Denied] = {
-        grant.pk: decide_connection(
-            person_facts(grant.person, grant.asset.zone.site),
-            path_facts(grant.asset),
+    # As many queries for a thousand sessions as for one: this is asked every second.
+    conduits = conduits_into(grant.asset.zone_id for grant in grants)
+    pinned = assets_with_host_key(grant.asset_id for grant in grants)
+    members = members_among(
+        (grant.person_id, grant.asset.zone.site_id) for grant in grants
+    )
+    found: dict[uuid.UUID, Allowed | Denied] = {}
+    for grant in grants:
+        asset, site = grant.asset, grant.asset.zone.site
+        found[grant.pk] = decide_connection(
+            person_facts(
+                grant.person, site, belongs=(grant.person_id, site.pk) in members
+            ),
+            _path(
+                asset,
+                conduits.get(asset.zone_id),
+                host_key_pinned=asset.pk in pinned,
+            ),
             grant_facts(grant),
             now=now,
         )
-        for grant in grants
-    }
     return {
         grant_id: found.get(grant_id, Denied(DenialCode.NO_GRANT))
         for grant_id in wanted

@@ -5,7 +5,8 @@ import threading
 from unittest import mock
 
 import pytest
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -408,6 +409,29 @@ def test_a_standing_decision_follows_every_change(change, code):
     change(here)
     assert queries.standing([grant.pk], now=clock())[grant.pk].code == code
     assert _connect(here.engineer, here.asset.name).code == code
+
+
+def test_many_standing_decisions_cost_as_many_queries_as_one():
+    """The look at live sessions is taken every second."""
+    here = factories.plant()
+    grants = [factories.grant(here)]
+    with CaptureQueriesContext(connection) as one:
+        assert queries.standing([grants[0].pk], now=clock())[grants[0].pk]
+    for number in range(8):
+        asset, account = factories.asset_with_account(
+            f"more-{number}", here.cell, "operator"
+        )
+        factories.pin(asset, here.administrator, here.second_administrator)
+        grants.append(factories.grant(here, account=account))
+    for key in HostKey.objects.filter(asset=grants[3].asset):
+        inventory.remove_host_key(key_id=key.pk, by=SET_UP, now=clock())
+    with CaptureQueriesContext(connection) as many:
+        decisions = queries.standing([grant.pk for grant in grants], now=clock())
+    assert [bool(decisions[grant.pk]) for grant in grants] == [
+        number != 3 for number in range(9)
+    ]
+    assert decisions[grants[3].pk].code == DenialCode.NO_HOST_KEY
+    assert len(many) == len(one)
 
 
 def test_local_addresses_are_refused_unless_allowed(settings):

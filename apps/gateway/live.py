@@ -13,7 +13,7 @@ import asyncio
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -87,7 +87,7 @@ WARNING_MINUTES: Final = (15, 5, 1)
 PAPER_SECONDS: Final = 2.0
 """Longest wait for the rows of channels before the session's own is closed."""
 
-SETTLE_AFTER_SECONDS: Final = 0.05
+SETTLE_AFTER_SECONDS: Final = 0.25
 """Between the end of a session and its paperwork."""
 
 DRAIN_SECONDS: Final = 30.0
@@ -426,25 +426,36 @@ class LiveSession:
         self.handover.relay_ended(relay)
         self.desk.drop(relay)
         self._ended_activity += relay.activity + 1
+        writing = write_down(
+            self._core,
+            f"the end of channel {relay.number} of {self.short_id}",
+            sessions.close_channel,
+            session_id=self.session_id,
+            number=relay.number,
+            exit_status=result.exit_status,
+            exit_signal=result.exit_signal,
+            bytes_in=result.bytes_in,
+            bytes_out=result.bytes_out,
+            now=timezone.now(),
+        )
         paper = self._core.tasks.spawn(
-            write_down(
-                self._core,
-                f"the end of channel {relay.number} of {self.short_id}",
-                sessions.close_channel,
-                session_id=self.session_id,
-                number=relay.number,
-                exit_status=result.exit_status,
-                exit_signal=result.exit_signal,
-                bytes_in=result.bytes_in,
-                bytes_out=result.bytes_out,
-                now=timezone.now(),
-            ),
+            self._when_closed(writing),
             f"close channel {relay.number} of {self.short_id}",
         )
         self._papers.add(paper)
         paper.add_done_callback(self._papers.discard)
         if self._held_for is not None and self._drained_line and not self.relays:
             self.end(self._held_for, self._drained_line)
+
+    async def _when_closed(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Write down, but not before the sockets of all that end now are closed."""
+        try:
+            if self.state is SessionState.ENDED:
+                await asyncio.sleep(SETTLE_AFTER_SECONDS)
+        except asyncio.CancelledError:
+            writing.close()
+            raise
+        await writing
 
     def deadline_reached(self) -> None:
         """End as the asset's owner decided: cut, freeze, or drain."""
@@ -675,7 +686,9 @@ class LiveSession:
             relay.say_last(f"*** Sluice: {line} ***")
             relay.stop()
         self._client.close(line)
-        self._upstream.close_now()
+        # Nothing passes any more. When hundreds end in one turn of the loop, all of
+        # their clients are told before the first asset's socket is closed.
+        asyncio.get_running_loop().call_soon(self._upstream.close_now)
         self._core.tasks.spawn(
             self._settle(reason, detail or line), f"settle {self.short_id}"
         )

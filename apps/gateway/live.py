@@ -87,7 +87,7 @@ WARNING_MINUTES: Final = (15, 5, 1)
 PAPER_SECONDS: Final = 2.0
 """Longest wait for the rows of channels before the session's own is closed."""
 
-SETTLE_AFTER_SECONDS: Final = 0.25
+SETTLE_AFTER_SECONDS: Final = 0.15
 """Between the end of a session and its paperwork."""
 
 DRAIN_SECONDS: Final = 30.0

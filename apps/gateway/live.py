@@ -87,8 +87,11 @@ WARNING_MINUTES: Final = (15, 5, 1)
 PAPER_SECONDS: Final = 2.0
 """Longest wait for the rows of channels before the session's own is closed."""
 
+CROWD: Final = 16
 SETTLE_AFTER_SECONDS: Final = 0.15
-"""Between the end of a session and its paperwork."""
+"""Between the end of a session and its paperwork, when more than a crowd end at once:
+every socket is closed before the first row is written, as the threads that write would
+take turns with the closing."""
 
 DRAIN_SECONDS: Final = 30.0
 """Longest wait for a client to take the last output after the asset closed."""
@@ -108,6 +111,8 @@ class Core:
     live: dict[uuid.UUID, LiveSession] = field(default_factory=dict)
     changed_at: dt.datetime | None = None
     """When something changed that decisions depend on, as far as it was heard of."""
+    settling: int = 0
+    """Sessions that have ended and are not written down."""
     escape: int | None = ESCAPE
     """The byte that begins an in-band command; None for none."""
     draining: bool = False
@@ -448,10 +453,9 @@ class LiveSession:
             self.end(self._held_for, self._drained_line)
 
     async def _when_closed(self, writing: Coroutine[Any, Any, None]) -> None:
-        """Write down, but not before the sockets of all that end now are closed."""
+        """Write down, but in a crowd not before all sockets are closed."""
         try:
-            if self.state is SessionState.ENDED:
-                await asyncio.sleep(SETTLE_AFTER_SECONDS)
+            await self._let_a_crowd_close()
         except asyncio.CancelledError:
             writing.close()
             raise
@@ -689,6 +693,7 @@ class LiveSession:
         # Nothing passes any more. When hundreds end in one turn of the loop, all of
         # their clients are told before the first asset's socket is closed.
         asyncio.get_running_loop().call_soon(self._upstream.close_now)
+        self._core.settling += 1
         self._core.tasks.spawn(
             self._settle(reason, detail or line), f"settle {self.short_id}"
         )
@@ -697,9 +702,7 @@ class LiveSession:
         """Do the paperwork: the row and the lease first, then the recording."""
         try:
             await self._upstream.connection.wait_closed()
-            # When hundreds end at once, every socket is closed before the first row is
-            # written: the threads that write would take turns with the closing.
-            await asyncio.sleep(SETTLE_AFTER_SECONDS)
+            await self._let_a_crowd_close()
             for relay in list(self.relays.values()):
                 relay.abandon()
             if self._papers:
@@ -709,4 +712,9 @@ class LiveSession:
             await self._files.finish()
             await settle_recording(self._core, self._recording)
         finally:
+            self._core.settling -= 1
             self.ended.set()
+
+    async def _let_a_crowd_close(self) -> None:
+        if self._core.settling > CROWD:
+            await asyncio.sleep(SETTLE_AFTER_SECONDS)

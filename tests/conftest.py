@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests import flushing, network
 from tests.servers import postgresql, redis
 from tests.servers.process import free_port as find_free_port
+from tests.servers.process import heed_interrupts
 from tests.settings import TEST_DATA_DIR
 
 _SEED = "SLUICE_TEST_ORDER"
@@ -36,6 +37,7 @@ _PARTS = {"tests/portal/test_odd_values.py": 4}
 
 def pytest_configure() -> None:
     """Choose the order once, so that parallel workers agree on it."""
+    heed_interrupts()
     os.environ.setdefault(_SEED, str(secrets.randbelow(100_000)))
 
 

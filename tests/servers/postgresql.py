@@ -130,6 +130,7 @@ def _answers(folder: Path, home: Path) -> bool:
 def main(arguments: list[str]) -> int:
     """Run `arguments` (after an optional `--`) with `DATABASE_URL` of a new cluster."""
     command = arguments[1:] if arguments[:1] == ["--"] else arguments
+    process.heed_interrupts()
     if binaries() is None:
         sys.stderr.write(f"not run on PostgreSQL: {MISSING}\n")
         return 0

@@ -4,6 +4,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -36,6 +37,13 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
+
+
+def heed_interrupts() -> None:
+    """Let SIGINT end this process and what it starts, also when it was started in the
+    background of a script, where shells have it ignored. For the main thread."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def as_user(command: list[str], user: str | None = None) -> list[str]:
@@ -88,7 +96,7 @@ def start(
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End the server and wait for it: SIGINT first, SIGKILL after ten seconds."""
     if process.poll() is None:
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -35,7 +35,7 @@ ODD = [
     "00000000-0000-0000-0000-000000000000",
 ]
 # What one field alone is sent; all of the others above come in all fields at once.
-ODD_ALONE = ["", "a\x00b", "-1", "9" * 40, "٣", "x" * 20_000]
+ODD_ALONE = ["a\x00b", "9" * 40, "x" * 20_000]
 QUERY = [
     "page",
     "q",

@@ -128,7 +128,7 @@ class _Opening:
             await _give_up(dialling)
             raise
         try:
-            self._upstream = await self._until_gone(self._sign_in(dialling, lease))
+            self._upstream = await self._sign_in(dialling, lease)
         except UpstreamError as error:
             if error.problem is not UpstreamProblem.CREDENTIAL_REFUSED:
                 raise
@@ -137,7 +137,7 @@ class _Opening:
             dialling = asyncio.ensure_future(
                 dial(self._permit, settings=self._settings)
             )
-            self._upstream = await self._until_gone(self._sign_in(dialling, lease))
+            self._upstream = await self._sign_in(dialling, lease)
         return self._upstream, self._recording
 
     async def _papers(
@@ -156,12 +156,16 @@ class _Opening:
     async def _sign_in(
         self, dialling: asyncio.Future[Dialled], lease: LeasedCredential
     ) -> Upstream:
+        """Sign in where was dialled. Raises: UpstreamError, ClientLeftError."""
+
+        async def finish() -> Upstream:
+            return await sign_in(await dialling, lease, settings=self._settings)
+
         try:
-            dialled = await dialling
-        except asyncio.CancelledError:
+            return await self._until_gone(finish())
+        except BaseException:
             await _give_up(dialling)
             raise
-        return await sign_in(dialled, lease, settings=self._settings)
 
     async def _open_recorder(self, start: RecordingStart) -> OpenRecording:
         try:

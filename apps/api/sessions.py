@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Field, Router, Schema
 
-from apps.access.denials import Denied
+from apps.access.denials import Allowed, Denied
 from apps.accounts.api_tokens import CONTROL, READ
 from apps.accounts.models import User
 from apps.api.callers import caller
@@ -167,7 +168,7 @@ def session(request: HttpRequest, session_id: uuid.UUID) -> LiveSession:
 def freeze(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done:
     """Hold what the engineer types."""
     person = caller(request, CONTROL)
-    found = _controllable(person, session_id)
+    found = _permitted(person, session_id, queries.may_control)
     return _done(
         controls.ask_freeze(
             session_id=found.pk,
@@ -187,7 +188,7 @@ def freeze(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done:
 def resume(request: HttpRequest, session_id: uuid.UUID) -> Done:
     """Let a session go on that somebody froze."""
     person = caller(request, CONTROL)
-    found = _controllable(person, session_id)
+    found = _permitted(person, session_id, queries.may_control)
     return _done(
         controls.ask_resume(
             session_id=found.pk, by=person, now=timezone.now(), asked=IN_API
@@ -203,7 +204,7 @@ def resume(request: HttpRequest, session_id: uuid.UUID) -> Done:
 def message(request: HttpRequest, session_id: uuid.UUID, body: Message) -> Done:
     """Write one line to the engineer's terminals."""
     person = caller(request, CONTROL)
-    found = _controllable(person, session_id)
+    found = _permitted(person, session_id, queries.may_control)
     return _done(
         controls.send_message(
             session_id=found.pk,
@@ -223,9 +224,7 @@ def message(request: HttpRequest, session_id: uuid.UUID, body: Message) -> Done:
 def terminate(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done:
     """End a session: one's own, or as approver of its site."""
     person = caller(request, CONTROL)
-    found = _found(person, session_id)
-    if not queries.may_terminate(person, found):
-        raise not_found()
+    found = _permitted(person, session_id, queries.may_terminate)
     return _done(
         controls.ask_terminate(
             session_id=found.pk,
@@ -245,9 +244,7 @@ def terminate(request: HttpRequest, session_id: uuid.UUID, body: Reason) -> Done
 def hand_over(request: HttpRequest, session_id: uuid.UUID, body: Receiver) -> Done:
     """Hand the typing to somebody who watches: in one's own session, or one's site."""
     person = caller(request, CONTROL)
-    found = _found(person, session_id)
-    if not queries.may_hand_over(person, found):
-        raise not_found()
+    found = _permitted(person, session_id, queries.may_hand_over)
     return _done(
         handover.hand_over(
             session_id=found.pk,
@@ -267,9 +264,7 @@ def hand_over(request: HttpRequest, session_id: uuid.UUID, body: Receiver) -> Do
 def take_back(request: HttpRequest, session_id: uuid.UUID) -> Done:
     """Return the typing to the session's engineer."""
     person = caller(request, CONTROL)
-    found = _found(person, session_id)
-    if not queries.may_take_back(person, found):
-        raise not_found()
+    found = _permitted(person, session_id, queries.may_take_back)
     return _done(
         handover.take_back(
             session_id=found.pk, by=person, now=timezone.now(), asked=IN_API
@@ -277,9 +272,13 @@ def take_back(request: HttpRequest, session_id: uuid.UUID) -> Done:
     )
 
 
-def _controllable(person: User, session_id: uuid.UUID) -> Session:
-    """Return the session; who may not control it is told that there is none."""
+def _permitted(
+    person: User,
+    session_id: uuid.UUID,
+    may: Callable[[User, Session], Allowed | Denied],
+) -> Session:
+    """Return the session; who may not do that with it is told that there is none."""
     found = _found(person, session_id)
-    if not queries.may_control(person, found):
+    if not may(person, found):
         raise not_found()
     return found

@@ -28,6 +28,15 @@ WAITING_MESSAGES = 20
 """Messages that may wait for a session to have a terminal."""
 
 
+def _locked(session_id: uuid.UUID) -> Session | None:
+    return (
+        Session.objects.select_for_update(of=("self",))
+        .select_related("asset__zone__site", "person", "account__asset")
+        .filter(pk=session_id)
+        .first()
+    )
+
+
 @transaction.atomic
 def ask_terminate(
     *,
@@ -39,12 +48,7 @@ def ask_terminate(
 ) -> Allowed | Denied:
     """Ask for a live session to be ended; its gateway does so at once."""
     person = User.objects.get(pk=by.pk)
-    session = (
-        Session.objects.select_for_update(of=("self",))
-        .select_related("asset__zone__site", "person", "account__asset")
-        .filter(pk=session_id)
-        .first()
-    )
+    session = _locked(session_id)
     if session is None:
         return Denied(DenialCode.NOT_PERMITTED)
     verdict = queries.may_terminate(person, session)
@@ -75,12 +79,7 @@ def _controlled(
 ) -> tuple[User, Session, Allowed] | Denied:
     """Lock a session for somebody who may control it."""
     person = User.objects.get(pk=by.pk)
-    session = (
-        Session.objects.select_for_update(of=("self",))
-        .select_related("asset__zone__site", "person", "account__asset")
-        .filter(pk=session_id)
-        .first()
-    )
+    session = _locked(session_id)
     if session is None:
         return Denied(DenialCode.NOT_PERMITTED)
     verdict = queries.may_control(person, session)

@@ -343,6 +343,9 @@ async def test_a_lock_returns_the_typing_and_asks_the_engineer_for_the_code(scen
     await shown_until(scene.engineer.stdout, b"unlocked")
     scene.engineer.stdin.write(b"me")
     await arrived(scene, b"ame")
+    live = client.service.core.live[scene.session.pk]
+    assert live.handover.guest is None
+    assert not live.desk.is_locked
 
 
 async def test_taken_back_while_the_database_is_away_is_written_when_it_is_there(

@@ -400,7 +400,11 @@ async def test_r28_a_later_jump_needs_a_fresh_sign_in_where_the_zone_says_so(
 async def test_an_idle_outer_connection_is_closed(client, monkeypatch):
     monkeypatch.setattr(jumps, "JUMP_IDLE_SECONDS", 0.3)
     connection = await outer(client)
+    assert len(client.service._door.connections) == 1
     await asyncio.wait_for(connection.wait_closed(), 10)
+    assert connection.is_closed()
+    assert not client.service._door.connections
+    assert not client.service.core.live
 
 
 async def test_r18_an_inner_connection_that_says_nothing_is_closed(client, monkeypatch):

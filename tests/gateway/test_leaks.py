@@ -192,8 +192,9 @@ async def test_r20_nothing_is_left_of_sessions_that_were_killed(here, many, tmp_
         for kind in set(KILLS) - {"reset", "early"}:
             assert ended[next(iter(KILLS[kind]))] >= kinds.count(kind)
         assert after[0] <= before[0] + 1
-        # Of the gateway, its watchdog and withdrawals, and asyncio's own.
-        pools = 8 + 2 + 2 + 6
+        # Of the gateway, its watchdog and withdrawals; and the one thread of asyncio's
+        # own pool in which the allocator is asked.
+        pools = 8 + 2 + 2 + 1
         assert after[1] <= before[1] + pools
         # Each of those threads may hold a database open: the file, its log, its index.
         assert after[2] <= before[2] + 3 * pools

@@ -82,16 +82,14 @@ def list_sessions(command: Command, caller: Caller, *, now: dt.datetime) -> Answ
         .select_related("freeze_asked_by", "typist")
         .order_by("deadline")[: MOST + 1]
     )
-    shown = [_facts(person, session) for session in found[:MOST]]
-    more = len(found) > MOST
+    shown, more = found[:MOST], len(found) > MOST
     if command.json:
-        return Answer(out=_json({"sessions": shown, "more": more}))
+        facts = [_facts(person, session) for session in shown]
+        return Answer(out=_json({"sessions": facts, "more": more}))
     if not shown:
         return Answer(out=f"{NOTHING_LINE}\n")
     rows: list[tuple[str, ...]] = [_HEADINGS]
-    rows += [
-        _row(facts, session, now) for facts, session in zip(shown, found, strict=False)
-    ]
+    rows += [_row(person, session, now) for session in shown]
     text = _table(rows)
     if more:
         text += f"more than {MOST} are live; the rest is left out\n"
@@ -234,20 +232,21 @@ def _facts(person: User, session: Session) -> dict[str, object]:
         "frozen_by": frozen_by.username if frozen_by else None,
         "locked_at": session.locked_at.isoformat() if session.locked_at else None,
         "typist": (session.typist or session.person).username,
-        "may": {
-            "watch": bool(queries.may_watch(person, session)),
-            "control": bool(queries.may_control(person, session)),
-            "terminate": bool(queries.may_terminate(person, session)),
-            "hand_over": bool(queries.may_hand_over(person, session)),
-        },
+        "may": _rights(person, session),
     }
 
 
-def _row(
-    facts: dict[str, object], session: Session, now: dt.datetime
-) -> tuple[str, ...]:
-    may = facts["may"]
-    names = [name for name, allowed in may.items() if allowed]  # type: ignore[attr-defined]
+def _rights(person: User, session: Session) -> dict[str, bool]:
+    return {
+        "watch": bool(queries.may_watch(person, session)),
+        "control": bool(queries.may_control(person, session)),
+        "terminate": bool(queries.may_terminate(person, session)),
+        "hand_over": bool(queries.may_hand_over(person, session)),
+    }
+
+
+def _row(person: User, session: Session, now: dt.datetime) -> tuple[str, ...]:
+    names = [name for name, has in _rights(person, session).items() if has]
     minutes = max(0, int((session.deadline - now).total_seconds() // 60))
     return (
         session.short_id,

@@ -42,6 +42,8 @@ TAIL_MICROSECONDS: Final = 300_000_000
 WATCHERS: Final = 20
 """Watches of one session at the same time; each may hold WATCH_LIMIT."""
 
+FULL_LINE: Final = f"{WATCHERS} watch this session already"
+
 NO_LONGER_LINE: Final = "you may no longer watch this session"
 
 _WATCHED: Final = frozenset(
@@ -147,7 +149,11 @@ class LiveWatch:
         """
         session = self._session
         self._unsubscribe = session.recorder.subscribe(self._flushed)
-        session.watchers[self.watch_id] = self
+        if len(session.watchers) >= WATCHERS:
+            # Others began while this one was decided on.
+            self.cut(FULL_LINE)
+        else:
+            session.watchers[self.watch_id] = self
         try:
             tail = await blocking.run(
                 _read_tail,
@@ -241,7 +247,7 @@ async def begin_live_watch(
     Raises: OpeningRefusedError.
     """
     if len(session.watchers) >= WATCHERS:
-        raise OpeningRefusedError(f"{WATCHERS} watch this session already")
+        raise OpeningRefusedError(FULL_LINE)
     watch = await blocking.run(
         watches.begin_watch,
         user=user,

@@ -19,6 +19,7 @@ from apps.gateway.commands.answers import NOT_FOUND_LINE, NOTHING_LINE
 from apps.gateway.jumps import NO_ASSET_LINE
 from apps.gateway.live_watch import NO_LONGER_LINE
 from apps.inventory import operations as inventory
+from apps.sessions import watches
 from apps.sessions.link_frames import FrameType
 from apps.sessions.models import Session, Watch
 from tests import factories
@@ -387,6 +388,40 @@ async def test_commands_and_watches_are_bounded(client, works, monkeypatch):
     status, out, err = await sluice(connection, "sessions")
     assert (status, out) == (1, "")
     assert err == "Sluice: too many commands: wait a moment\n"
+
+
+async def test_of_two_who_begin_to_watch_at_once_one_gets_the_last_place(
+    client, works, monkeypatch
+):
+    """Both are let in, as there is room; then only one of them is shown anything."""
+    monkeypatch.setattr(live_watch, "WATCHERS", 1)
+    both, begin = asyncio.Barrier(2), watches.begin_watch
+    loop = asyncio.get_running_loop()
+
+    def together(**asked):
+        begun = begin(**asked)
+        asyncio.run_coroutine_threadsafe(both.wait(), loop).result(20)
+        return begun
+
+    monkeypatch.setattr(watches, "begin_watch", together)
+    watching = [
+        asyncio.ensure_future(sluice(works.desk, "watch", works.session.short_id))
+        for _ in range(2)
+    ]
+    done, still = await asyncio.wait(
+        watching, timeout=20, return_when=asyncio.FIRST_COMPLETED
+    )
+    assert (len(done), len(still)) == (1, 1)
+    status, out, err = done.pop().result()
+    assert (status, "watch this session already" in err) == (1, True)
+    assert "hello" not in out
+    (session,) = client.service.core.live.values()
+    assert len(session.watchers) == 1
+    works.process.stdin.write(b"still here")
+    await shown_until(works.process.stdout, b"still here")
+    for one in still:
+        one.cancel()
+    await asyncio.wait(still)
 
 
 async def test_a_watch_by_ssh_ends_with_its_sign_in(client, works):

@@ -8,7 +8,10 @@ clear line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final, Protocol, cast
 
 import asyncssh
@@ -17,6 +20,7 @@ from asyncssh.constants import (
     DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
     MSG_CHANNEL_OPEN,
     MSG_CHANNEL_REQUEST,
+    MSG_DISCONNECT,
     MSG_GLOBAL_REQUEST,
     MSG_IGNORE,
     MSG_KEXINIT,
@@ -24,7 +28,7 @@ from asyncssh.constants import (
     MSG_SERVICE_REQUEST,
     OPEN_ADMINISTRATIVELY_PROHIBITED,
 )
-from asyncssh.packet import SSHPacket, String
+from asyncssh.packet import Byte, SSHPacket, String, UInt32
 
 from apps.gateway.algorithms import STRICT_KEX_CLIENT, ciphers_for
 from apps.gateway.authentication import Authentication, Stage
@@ -140,6 +144,7 @@ class EngineerConnection(ServerConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._hung_up = False
         self._stranger_packets = 0
         self._ignored_next = -1
         self._controls = Budget(CONTROL_BURST, CONTROL_PER_SECOND)
@@ -165,6 +170,42 @@ class EngineerConnection(ServerConnection):
         is_single = pktid != self._ignored_next
         self._ignored_next = (pktid + 1) & 0xFFFFFFFF
         return is_single
+
+    def hang_up(self, code: int, reason: str, *, stop: Callable[[], None]) -> bool:
+        """Tell the client why and end the socket for writing, all in this very call.
+
+        `stop` is called before and may write, too. Few calls of the kernel and no
+        callback, for the moment at which hundreds go.
+        `disconnect_now` does the rest later. False when the client does not take what
+        it has been sent before.
+        """
+        transport = self._transport
+        if transport is None or transport.get_write_buffer_size():
+            return False
+        end = transport.get_extra_info("socket")
+        if end is None:
+            return False
+        with suppress(AttributeError, OSError):
+            # The message and the end of the stream leave in one segment.
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        stop()
+        cipher = self.send_cipher_for_data()
+        if cipher is None:
+            self._send_disconnect(code, reason, "")
+        else:
+            self.send_one(cipher.encrypt_packet(0, *_last_packet(code, reason))[0])
+        if not transport.get_write_buffer_size():
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_WR)
+        self._hung_up = True
+        return True
+
+    def disconnect_now(self, code: int, reason: str) -> None:
+        """Tell the client why, unless that was done by `hang_up`, and close."""
+        if self._hung_up:
+            self.abort_transport()
+        else:
+            super().disconnect_now(code, reason)
 
     def spend_control(self) -> None:
         """Count a packet that is no data. Raises: DisconnectError above the limit."""
@@ -354,6 +395,19 @@ class EngineerConnection(ServerConnection):
         MSG_GLOBAL_REQUEST: _process_limited_global_request,
         MSG_SERVICE_REQUEST: _process_service_requested,
     }
+
+
+@lru_cache(maxsize=4)
+def _last_packet(code: int, reason: str) -> tuple[bytes, bytes]:
+    """Return length and rest of a DISCONNECT packet (RFC 4253 6 and 11.1), in clear.
+
+    Padded to 16 bytes for AES-GCM, which leaves the length out (RFC 5647 7.3).
+    """
+    payload = b"".join((Byte(MSG_DISCONNECT), UInt32(code), String(reason), String("")))
+    padding = 4 + -(5 + len(payload)) % 16
+    return UInt32(1 + len(payload) + padding), b"".join(
+        (Byte(padding), payload, bytes(padding))
+    )
 
 
 def _first_guess(kexinit: bytes) -> tuple[bytes, bytes] | None:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import asyncssh
@@ -93,6 +94,10 @@ SETTLE_AFTER_SECONDS: Final = 0.15
 every socket is closed before the first row is written, as the threads that write would
 take turns with the closing."""
 
+GATHER_SECONDS: Final = 0.002
+CLEAR_SECONDS: Final = 0.02
+"""Between the last word to each of a crowd and the closing of what it leaves behind."""
+
 DRAIN_SECONDS: Final = 30.0
 """Longest wait for a client to take the last output after the asset closed."""
 
@@ -117,6 +122,15 @@ class Core:
     """The byte that begins an in-band command; None for none."""
     draining: bool = False
     """True while the gateway stops: no new session opens."""
+    due: list[LiveSession] = field(default_factory=list)
+    """Sessions whose deadline has just come."""
+
+    def end_due(self) -> None:
+        """End the sessions whose deadline has come, hundreds of them in one go."""
+        due, self.due = self.due, []
+        crowd = self.settling + len(due) > CROWD
+        for session in due:
+            session.time_is_up(crowd=crowd)
 
 
 class LiveSession:
@@ -462,9 +476,23 @@ class LiveSession:
         await writing
 
     def deadline_reached(self) -> None:
+        """End as soon as the loop comes to it, together with all whose deadline it is.
+
+        The timers of a crowd come one by one within a moment, which is waited for:
+        otherwise the paperwork of the first would delay the last.
+        """
+        core, loop = self._core, asyncio.get_running_loop()
+        if not core.due:
+            until = loop.time() + GATHER_SECONDS
+            crowd = sum(other._ends_at <= until for other in core.live.values())
+            wait = GATHER_SECONDS if crowd > CROWD else 0.0
+            loop.call_later(wait, core.end_due)
+        core.due.append(self)
+
+    def time_is_up(self, *, crowd: bool = False) -> None:
         """End as the asset's owner decided: cut, freeze, or drain."""
         self._end_by_mode(
-            EndReason.EXPIRED, "the time is up", self.permit.grace_seconds
+            EndReason.EXPIRED, "the time is up", self.permit.grace_seconds, crowd=crowd
         )
 
     def gateway_stops(self, within: float) -> None:
@@ -475,7 +503,9 @@ class LiveSession:
             min(within, self.permit.grace_seconds),
         )
 
-    def _end_by_mode(self, reason: EndReason, line: str, grace: float) -> None:
+    def _end_by_mode(
+        self, reason: EndReason, line: str, grace: float, *, crowd: bool = False
+    ) -> None:
         if self._held_for is not None or not self._goes_on:
             # Ending already, and that has its own limit.
             return
@@ -484,7 +514,7 @@ class LiveSession:
         elif self.permit.end_mode == "drain" and grace > 0 and self.relays:
             self._drain(reason, line, grace)
         else:
-            self.end(reason, line)
+            self.end(reason, line, crowd=crowd)
 
     @property
     def _goes_on(self) -> bool:
@@ -576,13 +606,14 @@ class LiveSession:
             f"note messages of {self.short_id}",
         )
 
-    def apply(self, verdict: SessionVerdict) -> None:
+    def apply(self, verdict: SessionVerdict, *, crowd: bool = False) -> None:
         """Do what the decision says now. Repeating it changes nothing.
 
         A revocation cuts, unless the asset is in operation: then it freezes first.
+        `crowd`: many end in the same moment.
         """
         if verdict.reason is EndReason.EXPIRED:
-            self.deadline_reached()
+            self.time_is_up(crowd=crowd)
             return
         if self._held_for is verdict.reason:
             return
@@ -596,7 +627,7 @@ class LiveSession:
         ):
             self._freeze(verdict.reason, verdict.message, grace)
         else:
-            self.end(verdict.reason, verdict.message)
+            self.end(verdict.reason, verdict.message, crowd=crowd)
 
     def client_lost(self, error: Exception | None) -> None:
         """Note that the engineer's connection has gone."""
@@ -673,27 +704,56 @@ class LiveSession:
             timer.cancel()
         self._timers.clear()
 
-    def end(self, reason: EndReason, line: str, detail: str = "") -> None:
+    def end(
+        self, reason: EndReason, line: str, detail: str = "", *, crowd: bool = False
+    ) -> None:
         """End the session now; `line` is for the engineer, `detail` for the ledger.
 
-        The engineer's socket goes first, then the asset's; the rest is a task.
+        The engineer's socket goes first, then the asset's; the rest is a task. One of a
+        `crowd` is told by the message that closes its connection alone, and what else
+        is to be done follows when all have been told; nothing passes meanwhile.
         """
         if self.ended.is_set() or self.session_id not in self._core.live:
             return
         del self._core.live[self.session_id]
         self.state = SessionState.ENDED
+        self._upstream.owner.on_lost = None
+        self._core.settling += 1
+        relays = list(self.relays.values())
+        text = f"*** Sluice: {line} ***"
+        # A program that has the whole screen has to give it back first.
+        brief = crowd and not any(relay.full_screen for relay in relays)
+        if brief and self._client.hang_up(
+            line, stop=partial(self._stop_silently, text)
+        ):
+            asyncio.get_running_loop().call_later(
+                CLEAR_SECONDS, self._clear_away, reason, line, detail
+            )
+            return
+        for relay in relays:
+            relay.say_last(text)
+        self._stop_relays()
+        self._clear_away(reason, line, detail)
+
+    def _stop_relays(self) -> None:
+        for relay in list(self.relays.values()):
+            relay.stop()
+
+    def _stop_silently(self, text: str) -> None:
+        """Stop; what no terminal shows stands in the recording all the same."""
+        for relay in list(self.relays.values()):
+            relay.note_last(text)
+            relay.stop()
+
+    def _clear_away(self, reason: EndReason, line: str, detail: str) -> None:
+        """Close both sockets and begin the paperwork; the client's goes first."""
         self._cancel_timers()
         self._idle.stop()
         self.handover.close()
-        self._upstream.owner.on_lost = None
-        for relay in list(self.relays.values()):
-            relay.say_last(f"*** Sluice: {line} ***")
-            relay.stop()
         self._client.close(line)
-        # Nothing passes any more. When hundreds end in one turn of the loop, all of
-        # their clients are told before the first asset's socket is closed.
+        # When many end in one turn of the loop, all of their clients are told before
+        # the first asset's socket is closed.
         asyncio.get_running_loop().call_soon(self._upstream.close_now)
-        self._core.settling += 1
         self._core.tasks.spawn(
             self._settle(reason, detail or line), f"settle {self.short_id}"
         )

@@ -556,6 +556,13 @@ class Relay:
         if self._lines is not None:
             self._lines.warn(line, patience=patience)
 
+    def note_last(self, text: str) -> None:
+        """Put the reason for the end into the recording; the client knows it."""
+        with suppress(RecordingFailedError):
+            self._recorder.add(
+                EventKind.NOTICE, self.number, f"\r\n{plain(text)}\r\n".encode()
+            )
+
     def say_last(self, text: str) -> None:
         """Show the reason for the end: on the terminal, or on standard error."""
         text = plain(text)

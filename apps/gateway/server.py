@@ -542,6 +542,12 @@ class Engineer(asyncssh.SSHServer):
         else:
             self._disconnect(DISC_BY_APPLICATION, line)
 
+    def hang_up(self, line: str, *, stop: Callable[[], None]) -> bool:
+        """Tell the client why and end its socket for writing (`ClientSide`)."""
+        return not self._closed and self.connection.hang_up(
+            DISC_BY_APPLICATION, f"{PREFIX}{line}", stop=stop
+        )
+
     async def drained(self) -> None:
         """Return when every channel was taken to its end (`ClientSide`)."""
         channels = list(self.connection._channels.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -42,6 +42,13 @@ class ClientSide(Protocol):
 
     def close(self, line: str) -> None:
         """Tell the client why and close its socket, now."""
+
+    def hang_up(self, line: str, *, stop: Callable[[], None]) -> bool:
+        """Tell the client why and end its socket for writing in this very call.
+
+        Before that `stop` is called, which may still write. Nothing else is done:
+        `close` has to be called later. False, and nothing done, when it cannot be.
+        """
 
     async def drained(self) -> None:
         """Return when all that was written to it has been taken, or it is gone."""

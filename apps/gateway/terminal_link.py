@@ -13,6 +13,7 @@ import asyncio
 import logging
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -325,6 +326,10 @@ class LinkPeer(asyncio.Protocol):
     def close(self, line: str = "") -> None:
         """Close, with the reason when there is one (both protocols)."""
         self._exit({"status": None, "signal": None, "message": line or None})
+
+    def hang_up(self, line: str, *, stop: Callable[[], None]) -> bool:  # noqa: ARG002
+        """Say that it closes by `close` only (`ClientSide`)."""
+        return False
 
     def _exit(self, result: dict[str, Any]) -> None:
         if self.is_closing():

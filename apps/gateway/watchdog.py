@@ -12,7 +12,7 @@ import asyncio
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,11 +21,12 @@ from django.utils import timezone
 
 from apps.audit import wakeup
 from apps.gateway.blocking import Blocking
-from apps.gateway.live import Core
+from apps.gateway.live import CROWD, Core
 from apps.gateway.live_watch import NO_LONGER_LINE
 from apps.sessions import gateways, queries, watches
 from apps.sessions import operations as sessions
 from apps.sessions.lifecycle import EndReason
+from apps.sessions.queries import SessionVerdict
 from apps.sessions.watches import Looking
 
 logger = logging.getLogger(__name__)
@@ -146,15 +147,13 @@ class Watchdog:
             return
         now = timezone.now()
         try:
+            await self._end_withdrawn(now)
             async with asyncio.timeout(self._settings.answer_seconds):
                 verdicts = await self._blocking.run(
                     queries.verdicts, gateway_id=self._core.gateway_id, now=now
                 )
             # What ends does so before anything else is asked.
-            for verdict in verdicts:
-                session = self._core.live.get(verdict.session_id)
-                if session is not None:
-                    session.apply(verdict)
+            self._apply(verdicts)
             async with asyncio.timeout(self._settings.answer_seconds):
                 found = await self._blocking.run(
                     _ask,
@@ -182,6 +181,22 @@ class Watchdog:
                 session.handover.give_back(f"{name} may type no longer")
         for session_id in extended:
             await self._follow_extension(session_id)
+
+    async def _end_withdrawn(self, now: dt.datetime) -> None:
+        """End at once what has lost its grant: few questions, however many sessions."""
+        by_grant: dict[uuid.UUID, list[uuid.UUID]] = {}
+        for session_id, session in self._core.live.items():
+            by_grant.setdefault(session.permit.grant_id, []).append(session_id)
+        async with asyncio.timeout(self._settings.answer_seconds):
+            verdicts = await self._blocking.run(queries.withdrawn, by_grant, now=now)
+        self._apply(verdicts)
+
+    def _apply(self, verdicts: Sequence[SessionVerdict]) -> None:
+        crowd = len(verdicts) + self._core.settling > CROWD
+        for verdict in verdicts:
+            session = self._core.live.get(verdict.session_id)
+            if session is not None:
+                session.apply(verdict, crowd=crowd)
 
     def _looking(self) -> list[Looking]:
         return [

@@ -191,7 +191,7 @@ async def test_a_drain_lets_forward_and_upload_finish_and_opens_no_more(
             await until(lambda: told(size_of(files.home / "there")))
             await until(lambda: told(talker.bytes_got))
             (session,) = files.client.service.core.live.values()
-            session.deadline_reached()
+            session.time_is_up()
             assert not upload.done()
             at_the_deadline = talker.bytes_got
             refused = await sftp(files, mux, "pwd")

@@ -347,6 +347,60 @@ async def test_a_revocation_cuts_at_once_and_says_why(client, ssh_binary):
     assert not client.service.core.live
 
 
+@pytest.mark.parametrize("how", ["revocation", "deadline"])
+async def test_of_a_crowd_each_is_told_by_the_last_message_alone(
+    client, monkeypatch, ssh_binary, how
+):
+    """Whoever goes together with hundreds learns why, and so does the recording."""
+    monkeypatch.setattr("apps.gateway.live.CROWD", 1)
+    monkeypatch.setattr("apps.gateway.watchdog.CROWD", 1)
+    grant = await client.ask(client.here.grant)
+    running = []
+    for _ in range(3):
+        line, environment = client.openssh("cat", options=["-tt"])
+        process = await asyncio.create_subprocess_exec(
+            *line,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"x\r")
+        await process.stdout.readexactly(1)
+        running.append(process)
+    if how == "revocation":
+        reason, line = "revoked", "wrong pump"
+        await client.ask(
+            access.revoke_grant,
+            grant_id=grant.pk,
+            by=client.here.plant.approver,
+            reason=line,
+            now=factories.clock(),
+        )
+    else:
+        reason, line = "expired", "the time is up"
+        for live in client.service.core.live.values():
+            live.deadline_reached()
+    async with asyncio.timeout(30):
+        said = [await process.communicate() for process in running]
+    assert [process.returncode for process in running] == [255] * 3
+    assert all(line.encode() in err for _, err in said), said
+    written = Recording.objects.exclude(state="writing").filter(
+        session__end_reason=reason
+    )
+    await until(lambda: client.ask(lambda: written.count() == 3))
+    for session in await client.ask(lambda: list(Session.objects.all())):
+        told = [
+            event.data
+            for event in await client.ask(recorded, session)
+            if event.kind is EventKind.NOTICE
+        ]
+        assert f"{line} ***" in told[-1].decode()
+
+
 async def test_a_session_somebody_ends_ends(client):
     await client.ask(client.here.grant)
     connection = await client.connect()

@@ -71,7 +71,7 @@ async def test_a_cut_ends_a_transfer_at_once_and_it_is_partial(files):
     file = await sftp.open(f"{files.home}/file", "wb", block_size=0)
     await file.write(b"x" * 10_000)
     session = live(files)
-    session.deadline_reached()
+    session.time_is_up()
     with pytest.raises((asyncssh.Error, OSError)):
         await file.write(b"y" * 10_000)
     await session.ended.wait()
@@ -93,7 +93,7 @@ async def test_a_drain_lets_a_running_transfer_finish(files):
     file = await sftp.open(f"{files.home}/file", "wb", block_size=0)
     await file.write(b"x" * 10_000)
     session = live(files)
-    session.deadline_reached()
+    session.time_is_up()
     assert not session.is_active()
     await file.write(b"y" * 10_000)
     await file.close()

@@ -275,6 +275,19 @@ RECORDINGS_DIR = env_path(
     shown_default="recordings/ in the data directory",
     explain="Where recordings are written.",
 )
+QUARANTINE_DIR = env_path(
+    "SLUICE_QUARANTINE_DIR",
+    default=SLUICE_DATA_DIR / "quarantine",
+    shown_default="quarantine/ in the data directory",
+    explain="Where uploads that are held for release are kept, encrypted.",
+)
+HELD_UPLOAD_DAYS = env_int(
+    "SLUICE_HELD_UPLOAD_DAYS",
+    default=7,
+    minimum=1,
+    maximum=365,
+    explain="Days after which a held upload that was not delivered is deleted.",
+)
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -296,6 +309,7 @@ INSTALLED_APPS = [
     "apps.access",
     "apps.sessions",
     "apps.recordings",
+    "apps.quarantine",
     "apps.gateway",
     "apps.portal",
     "jumpserver",
@@ -457,6 +471,7 @@ CELERY_BEAT_SCHEDULE = {
     "sessions-sweep": {"task": "sessions.sweep", "schedule": 5.0},
     "vault-sweep": {"task": "vault.sweep", "schedule": 20.0},
     "recordings-verify": {"task": "recordings.verify_sealed", "schedule": 5.0},
+    "quarantine-sweep": {"task": "quarantine.sweep", "schedule": 20.0},
 }
 
 LANGUAGE_CODE = "en"

@@ -102,6 +102,17 @@ class Kind(StrEnum):
     RECORDING_REFUSED = "recordings.recording.refused"
     FILES_NOTED = "recordings.files.noted"
     FILES_REFUSED = "recordings.files.refused"
+    UPLOAD_RECEIVING = "quarantine.upload.receiving"
+    UPLOAD_HELD = "quarantine.upload.held"
+    UPLOAD_BROKEN = "quarantine.upload.broken"
+    UPLOAD_RELEASED = "quarantine.upload.released"
+    UPLOAD_REJECTED = "quarantine.upload.rejected"
+    UPLOAD_REFUSED = "quarantine.upload.refused"
+    UPLOAD_SCANNED = "quarantine.upload.scanned"
+    UPLOAD_DELIVERING = "quarantine.upload.delivering"
+    UPLOAD_DELIVERED = "quarantine.upload.delivered"
+    UPLOAD_NOT_DELIVERED = "quarantine.upload.not_delivered"
+    UPLOAD_EXPIRED = "quarantine.upload.expired"
     LEDGER_EXPORTED = "audit.ledger.exported"
 
 
@@ -202,5 +213,16 @@ SENTENCES: dict[Kind, str] = {
     Kind.RECORDING_REFUSED: "Somebody tried to open a recording that is not theirs.",
     Kind.FILES_NOTED: "Files were moved or changed in a session.",
     Kind.FILES_REFUSED: "Requests for files were refused in a session.",
+    Kind.UPLOAD_RECEIVING: "An upload that is held for release began.",
+    Kind.UPLOAD_HELD: "An upload is whole and waits for a second person.",
+    Kind.UPLOAD_BROKEN: "An upload that was to be held did not come whole.",
+    Kind.UPLOAD_RELEASED: "A second person released an upload.",
+    Kind.UPLOAD_REJECTED: "A second person rejected an upload; it was deleted.",
+    Kind.UPLOAD_REFUSED: "Somebody tried to decide on an upload and may not.",
+    Kind.UPLOAD_SCANNED: "Somebody downloaded a held upload to look at it.",
+    Kind.UPLOAD_DELIVERING: "A session began to deliver a released upload.",
+    Kind.UPLOAD_DELIVERED: "A released upload was written on its asset.",
+    Kind.UPLOAD_NOT_DELIVERED: "A released upload could not be delivered.",
+    Kind.UPLOAD_EXPIRED: "A held upload was deleted because nobody took it in time.",
     Kind.LEDGER_EXPORTED: "Somebody exported the ledger.",
 }

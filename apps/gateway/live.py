@@ -34,6 +34,7 @@ from apps.gateway.file_ledger import FileLedger
 from apps.gateway.forward_relay import FORWARD_LIMIT, ForwardRelay, ForwardRequest
 from apps.gateway.forwarding import addresses_of
 from apps.gateway.handover import Handover
+from apps.gateway.held_uploads import HeldUploads
 from apps.gateway.idle import IdleWatch
 from apps.gateway.keyboard import Keyboard
 from apps.gateway.live_control import LiveControl
@@ -57,7 +58,11 @@ from apps.gateway.sftp_policy import SftpPolicy, Usage
 from apps.gateway.sftp_relay import SftpRelay
 from apps.gateway.terminal_lines import PATIENCE_SECONDS
 from apps.gateway.upstream import Upstream, UpstreamSettings
+from apps.gateway.upstream_connection import UpstreamConnection
+from apps.inventory.services import Service
 from apps.inventory.sign_ins import SignIn
+from apps.recordings.frames import EventKind
+from apps.recordings.manifest import FileNote, encode_note
 from apps.recordings.output import RecordingFailedError
 from apps.recordings.writer import Recorder, RecorderThread
 from apps.sessions import operations as sessions
@@ -193,6 +198,7 @@ class LiveSession:
         """Numbers of the channels that carry files, not something to look at."""
         self._usage = Usage()
         self._files = FileLedger(core, core.tasks, recording.recording_id)
+        self._uploads = HeldUploads(core, core.tasks, session_id)
 
     @property
     def recorder(self) -> Recorder:
@@ -220,6 +226,28 @@ class LiveSession:
     def allows_local(self) -> bool:
         """Say whether this machine itself may be a destination (demo and tests)."""
         return self._core.upstream.allow_local_targets
+
+    @property
+    def carries_uploads(self) -> bool:
+        """Say whether a released upload may be delivered over it now."""
+        return (
+            self.takes_typing()
+            and self.permit.sign_in == SignIn.SSH
+            and Service.SFTP_UP in self.permit.services
+        )
+
+    @property
+    def connection(self) -> UpstreamConnection:
+        """Return the connection to the asset."""
+        return self._upstream.connection
+
+    def note_file(self, note: FileNote) -> None:
+        """Put what the gateway itself did with a file into the manifest.
+
+        Raises: RecordingFailedError.
+        """
+        self.recorder.add(EventKind.FILE, 0, encode_note(note))
+        self._files.add(0, note)
 
     @property
     def engineer_name(self) -> str:
@@ -437,7 +465,7 @@ class LiveSession:
             options["on_file"] = self._files.add
         if request.kind == "sftp":
             self.file_channels.add(number)
-            return SftpRelay(**options)
+            return SftpRelay(uploads=self._uploads, **options)
         return ExecRelay(**options) if moves_files else Relay(**options)
 
     def _channel_ended(self, relay: Relay, result: ChannelResult) -> None:

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from apps.gateway.blocking import Blocking
 from apps.gateway.owned_tasks import OwnedTasks
+from apps.quarantine import operations as quarantine
 from apps.recordings import operations as recordings
 from apps.sessions import gateways, queries
 from apps.sessions.heartbeats import HeartbeatObserver
@@ -86,3 +87,4 @@ class LostGateways:
     async def _recover(self) -> None:
         await asyncio.sleep(RECOVERY_SECONDS)
         await self._blocking.run(recordings.recover_orphans, now=timezone.now())
+        await self._blocking.run(quarantine.give_up_orphans, now=timezone.now())

@@ -245,6 +245,10 @@ class _Conversation:
         if missing:
             return Denial(sftp_rights.sentence(frozenset(missing)))
         rules = self._policy.rules
+        if rules.uploads_held and self._action is FileAction.UPLOAD:
+            return Denial(
+                "uploads are held for release here: use sftp, or scp without its -O"
+            )
         if rules.roots:
             return Denial("this asset takes files by SFTP only: leave out scp's -O")
         if len(self._folders) >= DEPTH:

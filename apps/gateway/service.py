@@ -20,6 +20,7 @@ from apps.gateway.blocking import Blocking
 from apps.gateway.engineer_connection import EngineerConnection
 from apps.gateway.fastpath_self_test import self_test
 from apps.gateway.following import Follower
+from apps.gateway.held_delivery import HeldDelivery
 from apps.gateway.inner_engineer import InnerServers
 from apps.gateway.jumps import JumpHost
 from apps.gateway.limits import LoginGate, LoginLimits
@@ -173,6 +174,7 @@ class GatewayService:
         self._supervise(self._watchdog.run, "watchdog")
         self._supervise(self._watchdog.run_heartbeat, "heartbeat")
         self._supervise(self._allocator.run, "allocator")
+        self._supervise(HeldDelivery(self._core).run, "delivery of held uploads")
         if settings.withdraws:
             self._withdrawals = Withdrawals(settings.name)
             self._supervise(self._withdrawals.run, "withdrawals")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable
-from typing import Final
+from dataclasses import replace
+from typing import Final, Protocol
 
 from apps.gateway.sftp_frames import (
     MAX_FRAME,
@@ -36,6 +37,10 @@ REMEMBERED: Final = 1024
 
 _SIZE_UNKNOWN: Final = "the asset does not say how long the file is"
 
+HELD: Final = "held until an approver of the site releases it"
+NOT_HELD: Final = "it cannot be held for release now"
+HELD_ORDER: Final = "a file that is held has to be written in order"
+
 _STATUS_TEXT: Final = {
     Status.EOF: "end of file",
     Status.NO_SUCH_FILE: "no such file",
@@ -59,15 +64,41 @@ _EXTENSION_ACTIONS: Final[dict[bytes, FileAction]] = {
 }
 
 
+class HeldFile(Protocol):
+    """What keeps an upload that is held for release."""
+
+    def write(self, piece: bytes) -> None:
+        """Take what follows."""
+
+    def finish(self, done: Callable[[str], None]) -> None:
+        """Call `done` once all is kept, with an empty text, or with what went wrong."""
+
+    def give_up(self, why: str) -> None:
+        """Keep nothing of it."""
+
+
+class Holding(Protocol):
+    """Where uploads go that are held for release."""
+
+    @property
+    def full(self) -> bool:
+        """Say whether the client has to wait."""
+
+    def open(self, path: bytes, done: Callable[[HeldFile | None], None]) -> None:
+        """Begin an upload; `done` gets what keeps it, or None when that failed."""
+
+
 class OpenFile:
     """A handle of the asset."""
 
-    __slots__ = ("adding", "append", "download", "folder", "path", "upload")
+    __slots__ = ("adding", "append", "download", "folder", "held", "path", "upload")
 
     def __init__(self, path: bytes, *, folder: bool = False) -> None:
         self.path = path
         self.folder = folder
         self.append = False
+        self.held: HeldFile | None = None
+        """What takes its content instead of the asset."""
         self.adding: Adding | None = None
         """How long it can be; only where that is limited and it is added to."""
         self.download: Transfer | None = None
@@ -80,6 +111,7 @@ class Pending:
     __slots__ = (
         "answered",
         "file",
+        "held",
         "id",
         "length",
         "likely",
@@ -103,6 +135,8 @@ class Pending:
         """The count of reshuffles when it was sent."""
         self.likely = 0
         self.sent = self.answered = False
+        self.held = False
+        """Whether the gateway answers it in place of the asset."""
         self.reply: bytes | None = None
         """What the gateway answers by itself, once it is its turn."""
 
@@ -130,6 +164,7 @@ class Bookkeeping:
         self._opening = 0
         self._closing: set[OpenFile] = set()
         self._reorder = Reorder()
+        self._held_count = 0
         self.unsized: list[tuple[bytes, OpenFile]] = []
         """Open files whose size nobody has asked for."""
         self._own: dict[bytes, None] = {}
@@ -177,6 +212,8 @@ class Bookkeeping:
         pending.file = file
         pending.offset = file.upload.moved if file.append else offset
         pending.length = count
+        if file.held is not None and offset != file.upload.position:
+            file.upload.deny(HELD_ORDER)
         if file.upload.denied:
             # No holes: what follows a part that is missing is not written, either.
             return Denial(file.upload.problem)
@@ -282,6 +319,52 @@ class Bookkeeping:
             )
         )
 
+    # What is held for release; the asset is not asked.
+
+    def begin_held(self) -> None:
+        """Note that a file is being opened that the asset does not get."""
+        self._opening += 1
+
+    def held_opened(self, request: Request, held: HeldFile | None) -> bytes | None:
+        """Return the handle of a file that is held, or None when that failed."""
+        self._opening -= 1
+        if held is None:
+            self._note(request, FileAction.UPLOAD, FileResult.FAILED, NOT_HELD)
+            return None
+        self._held_count += 1
+        handle = b"sluice-held-%d" % self._held_count
+        while handle in self._handles:
+            self._held_count += 1
+            handle = b"sluice-held-%d" % self._held_count
+        file = self._handles[handle] = OpenFile(request.path)
+        file.held = held
+        file.upload = self._transfer(FileAction.UPLOAD, request)
+        return handle
+
+    def held_written(self, pending: Pending) -> None:
+        """Note that a WRITE to a held file is let through to the store."""
+        self._policy.usage.moved += pending.length
+
+    def close_held(self, handle: bytes) -> OpenFile:
+        """Take a handle that is closed out of the open ones."""
+        file = self._handles.pop(handle)
+        self._closing.add(file)
+        return file
+
+    def held_closed(self, file: OpenFile, problem: str) -> None:
+        """Write a held file into the manifest."""
+        self._closing.discard(file)
+        upload = file.upload
+        if upload is None:
+            return
+        note = upload.finish(closed=not problem, now=self._clock())
+        if note.result is FileResult.COMPLETE and not problem:
+            self._policy.usage.held.add(file.path)
+            note = replace(note, result=FileResult.HELD, reason=HELD)
+        elif note.result is FileResult.COMPLETE:
+            note = replace(note, result=FileResult.FAILED, reason=problem)
+        self._on_file(note)
+
     # Answers.
 
     def content(self, pending: Pending, piece: bytes | memoryview) -> None:
@@ -292,6 +375,8 @@ class Bookkeeping:
         transfer = file.upload if pending.request is None else file.download
         if transfer is not None:
             transfer.take(pending.offset, piece)
+        if file.held is not None:
+            file.held.write(bytes(piece))
         pending.offset += len(piece)
         if pending.request is not None:
             self._policy.moved(len(piece), pending.offset)
@@ -473,6 +558,8 @@ class Bookkeeping:
         self._handles.clear()
         self._closing.clear()
         for file in files:
+            if file.held is not None:
+                file.held.give_up("the channel ended before it was closed")
             self._finish(file, closed=False)
 
 

@@ -412,3 +412,14 @@ def encode_path_request(kind: FrameType, number: int, path: bytes) -> bytes:
 def encode_handle_request(kind: FrameType, number: int, handle: bytes) -> bytes:
     """Return a request that has a handle and nothing else."""
     return encode_frame(kind, LENGTH.pack(number) + encode_string(handle))
+
+
+def encode_handle(number: int, handle: bytes) -> bytes:
+    """Return a HANDLE frame."""
+    return encode_frame(FrameType.HANDLE, LENGTH.pack(number) + encode_string(handle))
+
+
+def encode_size(number: int, size: int) -> bytes:
+    """Return an ATTRS frame that says how large a file is and nothing else."""
+    body = LENGTH.pack(number) + LENGTH.pack(AttributeFlag.SIZE)
+    return encode_frame(FrameType.ATTRS, body + struct.pack(">Q", size))

@@ -15,7 +15,14 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from apps.gateway import sftp_rights
-from apps.gateway.sftp_bookkeeping import Bookkeeping, OpenFile, Pending
+from apps.gateway.sftp_bookkeeping import (
+    NOT_HELD,
+    Bookkeeping,
+    HeldFile,
+    Holding,
+    OpenFile,
+    Pending,
+)
 from apps.gateway.sftp_frames import (
     HEAD,
     LENGTH,
@@ -25,9 +32,12 @@ from apps.gateway.sftp_frames import (
     FrameError,
     FrameType,
     Request,
+    Status,
+    encode_handle,
     encode_handle_request,
     encode_init,
     encode_path_request,
+    encode_size,
     encode_status,
     encode_version,
     parse_init,
@@ -36,7 +46,12 @@ from apps.gateway.sftp_frames import (
     parse_write_head,
 )
 from apps.gateway.sftp_paths import Answer, Asking, Confinement, Question, Verdict
-from apps.gateway.sftp_policy import Denial, SftpPolicy
+from apps.gateway.sftp_policy import (
+    HELD_WHOLE,
+    Denial,
+    SftpPolicy,
+    opens_for_writing,
+)
 from apps.recordings.manifest import FileNote
 
 Buffer = bytes | memoryview
@@ -85,11 +100,14 @@ class SftpInspector:
         *,
         clock: Callable[[], dt.datetime],
         on_file: Callable[[FileNote], None],
+        holding: Holding | None = None,
     ) -> None:
         self.to_asset: list[Buffer] = []
         self.to_client: list[Buffer] = []
         self.frozen = False
         """While true no further request of the client is let through."""
+        self._rules, self._holding = policy.rules, holding
+        self._ended = False
         self._books = Bookkeeping(policy, clock=clock, on_file=on_file)
         self._paths = Confinement(policy, on_size=self._books.note_size)
         self._inquiry: Inquiry | None = None
@@ -120,12 +138,14 @@ class SftpInspector:
             or self._inquiry is not None
             or self._id_is_ours
             or self._sizes_due > 0
+            or (self._holding is not None and self._holding.full)
             or len(self._order) >= OUTSTANDING
             or (self._greeted and not self._agreed)
         )
 
     def end(self) -> None:
         """Write what is unfinished into the manifest; the channel has ended."""
+        self._ended = True
         self._books.end(self._order)
         self._order.clear()
         self._by_id.clear()
@@ -149,7 +169,7 @@ class SftpInspector:
         begin, size = 0, len(data)
         position = 0
         if self._write is not None:
-            passes = self._write.reply is None
+            passes = _passes(self._write)
             position = self._pass_write(self._write, data, 0)
             begin = 0 if passes else position
         while size - position > 4:
@@ -212,7 +232,7 @@ class SftpInspector:
             pending = self._begin_write(number, handle, offset, count)
             self._write_left = count
             end = self._pass_write(pending, data, content)
-            return end, None if pending.reply is None else b""
+            return end, None if _passes(pending) else b""
         end = position + 4 + length
         if length > MAX_WHOLE_FRAME:
             raise FrameError(f"a request of {length} bytes")
@@ -228,6 +248,9 @@ class SftpInspector:
         denial = self._books.judge_write(pending, handle, offset, count)
         if denial is not None:
             self._deny(pending, denial)
+        elif pending.file is not None and pending.file.held is not None:
+            pending.held = True
+            self._books.held_written(pending)
         else:
             self._books.sent(pending)
         return pending
@@ -239,7 +262,89 @@ class SftpInspector:
             self._books.content(pending, memoryview(data)[position:end])
         self._write_left -= end - position
         self._write = pending if self._write_left else None
+        if pending.held and pending.reply is None and not self._write_left:
+            self._reply(pending, encode_status(pending.id, Status.OK, ""))
         return end
+
+    # What is held for release: the gateway answers in place of the asset.
+
+    def _reply(self, pending: Pending, reply: bytes) -> None:
+        pending.reply = reply
+        self.to_client += self._due_replies()
+
+    def _holds(self, pending: Pending, request: Request) -> bool:
+        """Say whether a request is about a file that the asset does not get."""
+        if pending.file is not None:
+            return pending.file.held is not None
+        return (
+            self._rules.uploads_held
+            and request.type == FrameType.OPEN
+            and opens_for_writing(request)
+        )
+
+    def _hold(self, pending: Pending, request: Request) -> None:
+        """Do what was asked of a held file; its answer takes its turn."""
+        pending.held = True
+        file = pending.file
+        if request.type == FrameType.OPEN:
+            self._open_held(pending, request)
+        elif request.type == FrameType.CLOSE:
+            self._close_held(pending, request)
+        elif request.type == FrameType.FSTAT and file is not None and file.upload:
+            self._reply(pending, encode_size(pending.id, file.upload.position))
+        else:
+            settled = request.type == FrameType.FSETSTAT and (
+                request.attributes.size is None
+                or (
+                    file is not None
+                    and file.upload is not None
+                    and request.attributes.size == file.upload.position
+                )
+            )
+            if settled or request.extension == b"fsync@openssh.com":
+                self._reply(pending, encode_status(pending.id, Status.OK, ""))
+            else:
+                self._deny(pending, Denial(HELD_WHOLE, Status.OP_UNSUPPORTED))
+
+    def _open_held(self, pending: Pending, request: Request) -> None:
+        if self._holding is None:
+            self._deny(pending, Denial(NOT_HELD, Status.FAILURE))
+            return
+        self._books.begin_held()
+
+        def opened(held: HeldFile | None) -> None:
+            if self._ended:
+                if held is not None:
+                    held.give_up("the channel ended before it was open")
+                return
+            handle = self._books.held_opened(request, held)
+            if handle is None:
+                self._deny(pending, Denial(NOT_HELD, Status.FAILURE))
+            else:
+                self._reply(pending, encode_handle(pending.id, handle))
+
+        self._holding.open(request.path, opened)
+
+    def _close_held(self, pending: Pending, request: Request) -> None:
+        file = self._books.close_held(request.handle)
+        held, upload = file.held, file.upload
+        if held is None or upload is None:
+            raise FrameError("a handle that is not held")
+
+        def closed(problem: str) -> None:
+            if self._ended:
+                return
+            self._books.held_closed(file, problem)
+            if problem:
+                self._deny(pending, Denial(problem, Status.FAILURE))
+            else:
+                self._reply(pending, encode_status(pending.id, Status.OK, ""))
+
+        if upload.denied or upload.failed:
+            held.give_up(upload.problem)
+            closed(upload.problem)
+        else:
+            held.finish(closed)
 
     def _judge(self, kind: int, frame: bytes) -> bytes | None:
         """Judge a whole request; return what goes to the asset instead, or None."""
@@ -257,6 +362,9 @@ class SftpInspector:
         if asking is not None:
             # Behind what goes before it; the answer may not come before this returns.
             return self._inquire(Inquiry(asking, pending, frame))
+        if self._holds(pending, request):
+            self._hold(pending, request)
+            return b""
         self._books.sent(pending)
         return None
 
@@ -303,6 +411,8 @@ class SftpInspector:
             self._deny(pending, verdict, at_once=False)
         elif verdict is not None:
             pending.reply = verdict
+        elif self._holds(pending, pending.request):
+            self._hold(pending, pending.request)
         else:
             self._books.sent(pending)
             self.to_asset.append(inquiry.frame)
@@ -486,6 +596,11 @@ class SftpInspector:
             if self._by_id.get(first.id) is first:
                 del self._by_id[first.id]
         return replies
+
+
+def _passes(pending: Pending) -> bool:
+    """Say whether content of a WRITE goes to the asset."""
+    return pending.reply is None and not pending.held
 
 
 def _emit(out: list[Buffer], data: Buffer, begin: int, end: int) -> None:

@@ -35,12 +35,32 @@ class Usage:
     asked: int = 0
     """Asked for in reads that are not answered yet."""
     lengths: Lengths = field(default_factory=Lengths)
+    held: set[bytes] = field(default_factory=set)
+    """Paths of uploads that are held for release."""
     reshuffles: int = 0
     """How often a name may have come to stand for another file."""
 
 
 MAX_PATH: Final = 4096
 """Longest path, as Linux's PATH_MAX; so that what is unanswered stays bounded."""
+
+HELD_FILES: Final = 200
+"""Uploads of one session that may be held."""
+
+HELD_WHOLE: Final = (
+    "uploads are held for release here: a file is written anew and from its beginning"
+)
+HELD_NAME: Final = "this file is held for release and cannot be changed any more"
+
+_NAMING: Final = frozenset(
+    {
+        FrameType.REMOVE,
+        FrameType.RENAME,
+        FrameType.SETSTAT,
+        FrameType.SYMLINK,
+        FrameType.EXTENDED,
+    }
+)
 
 TOO_MUCH: Final = "the files of this session would be more than is allowed"
 
@@ -66,7 +86,31 @@ class SftpPolicy:
         missing = sftp_rights.needs(request, own=own) - self.services
         if missing:
             return Denial(sftp_rights.sentence(frozenset(missing)))
-        return self._judge_name(request) or self._judge_size(request)
+        return (
+            self._judge_name(request)
+            or self._judge_size(request)
+            or self._judge_held(request)
+        )
+
+    def _judge_held(self, request: Request) -> Denial | None:
+        """Judge what could change content on the asset while uploads are held."""
+        if not self.rules.uploads_held:
+            return None
+        if request.type == FrameType.OPEN and opens_for_writing(request):
+            if request.flags & (OpenFlag.READ | OpenFlag.APPEND):
+                return Denial(HELD_WHOLE, Status.OP_UNSUPPORTED)
+            if request.flags & OpenFlag.EXCL or not request.flags & OpenFlag.TRUNC:
+                return Denial(HELD_WHOLE, Status.OP_UNSUPPORTED)
+            if len(self.usage.held) >= HELD_FILES:
+                return Denial(f"a session may have {HELD_FILES} files held")
+            return None
+        if request.type == FrameType.SETSTAT and request.attributes.size is not None:
+            return Denial(HELD_WHOLE, Status.OP_UNSUPPORTED)
+        if request.type in _NAMING and (
+            {request.path, request.second_path} & self.usage.held
+        ):
+            return Denial(HELD_NAME)
+        return None
 
     def _judge_name(self, request: Request) -> Denial | None:
         """Judge the endings of files that are moved, and of their new names."""

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from django.utils import timezone
 
+from apps.gateway.held_uploads import HeldUploads
 from apps.gateway.relay import Hold, Relay
 from apps.gateway.sftp_content import ContentFilter
 from apps.gateway.sftp_frames import FrameError
@@ -31,12 +32,18 @@ class SftpRelay(Relay):
         *,
         policy: SftpPolicy,
         on_file: Callable[[int, FileNote], None],
+        uploads: HeldUploads,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._tell = on_file
         self._inspector = SftpInspector(
-            policy, clock=timezone.now, on_file=self._file_noted
+            policy,
+            clock=timezone.now,
+            on_file=self._file_noted,
+            holding=uploads.channel(self._inspect, self._proceed)
+            if policy.rules.uploads_held
+            else None,
         )
         self._input_ended = False
         self._from_client, self._to_client = ContentFilter(), ContentFilter()
@@ -97,7 +104,10 @@ class SftpRelay(Relay):
         if self._record(EventKind.FILE, encode_note(note)):
             self._tell(self.number, note)
 
-    def _inspect(self, step: Callable[..., None], *arguments: bytes) -> None:
+    def _proceed(self) -> None:
+        self._inspector.proceed()
+
+    def _inspect(self, step: Callable[..., None], *arguments: Any) -> None:
         try:
             step(*arguments)
         except FrameError as error:

@@ -34,6 +34,8 @@ class FileRules:
     """Largest file."""
     session_bytes: int = 0
     """Most bytes of all files of a session, both directions."""
+    uploads_held: bool = False
+    """Whether uploads wait for a second person before they reach the asset."""
 
     @property
     def any(self) -> bool:

@@ -280,6 +280,7 @@ class Asset(models.Model):
     file_endings_denied = models.CharField(max_length=500, blank=True)
     file_limit_mb = models.PositiveIntegerField(default=0)
     files_limit_mb = models.PositiveIntegerField(default=0)
+    uploads_held = models.BooleanField(default=False)
     # Minutes; 0 is never, None is what the zone says.
     idle_lock_minutes = models.PositiveSmallIntegerField(
         null=True, blank=True, validators=[MaxValueValidator(1440)]
@@ -341,6 +342,7 @@ class Asset(models.Model):
             denied_extensions=frozenset(self.file_endings_denied.split()),
             file_bytes=self.file_limit_mb * MEGABYTE,
             session_bytes=self.files_limit_mb * MEGABYTE,
+            uploads_held=self.uploads_held,
         )
 
 

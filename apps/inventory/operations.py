@@ -317,6 +317,7 @@ ASSET_FIELDS = frozenset(
         "file_endings_denied",
         "file_limit_mb",
         "files_limit_mb",
+        "uploads_held",
         "idle_lock_minutes",
         "idle_end_minutes",
     }

@@ -32,12 +32,14 @@ class FileResult(StrEnum):
     PARTIAL = "partial"
     DENIED = "denied"
     FAILED = "failed"
+    HELD = "held"
 
 
 RESULT_SENTENCES: Final[dict[FileResult, str]] = {
     FileResult.COMPLETE: "It was done; a file went over whole, and its checksum holds.",
     FileResult.PARTIAL: "Something else than one whole file went over.",
     FileResult.DENIED: "Sluice refused it, and the asset was not asked.",
+    FileResult.HELD: "It is held for release and has not reached the asset.",
     FileResult.FAILED: "The asset refused it or reported an error.",
 }
 

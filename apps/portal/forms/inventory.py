@@ -143,6 +143,12 @@ class AssetForm(forms.Form):
         initial=0,
         help_text="0 means no limit.",
     )
+    uploads_held = forms.BooleanField(
+        label="Hold uploads for release",
+        required=False,
+        help_text="A file sent by sftp reaches the asset only after an approver of the "
+        "site has released it.",
+    )
 
     idle_lock_minutes = _idle_lock_field("the zone's")
     idle_end_minutes = _idle_end_field("the zone's")
@@ -169,6 +175,7 @@ class AssetForm(forms.Form):
                 "file_endings_denied",
                 "file_limit_mb",
                 "files_limit_mb",
+                "uploads_held",
             ),
         ),
     )

@@ -1,0 +1,1 @@
+"""The quarantine context: uploads that are held until a second person releases them."""

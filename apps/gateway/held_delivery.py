@@ -23,7 +23,6 @@ from apps.gateway.live import Core, LiveSession
 from apps.quarantine import operations as quarantine
 from apps.quarantine import queries
 from apps.quarantine.operations import Delivery
-from apps.quarantine.store import ContentBrokenError
 from apps.recordings.frames import EventKind
 from apps.recordings.manifest import (
     FileAction,
@@ -104,16 +103,9 @@ class HeldDelivery:
             line = f"{printable(text_of(delivery.path))}: {_by(delivery)}"
             session.recorder.add(EventKind.NOTICE, 0, f"Sluice: {line}\r\n".encode())
             await self._write(session, delivery)
-        except (
-            NotDeliveredError,
-            ContentBrokenError,
-            RecordingFailedError,
-            asyncssh.Error,
-            OSError,
-            TimeoutError,
-            ValueError,
-        ) as error:
-            logger.warning("%s was not delivered: %s", delivery.held_id, error)
+        except Exception as error:
+            # Whatever it was: it stays released, and the page says why.
+            logger.exception("%s was not delivered", delivery.held_id)
             problem = printable(str(error)) or type(error).__name__
         self._note(session, delivery, problem)
         if problem:
@@ -188,6 +180,7 @@ class HeldDelivery:
             file = await sftp.open(
                 beside,
                 asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL,
+                encoding=None,
             )
         async with file:
             run = self._core.blocking.run

@@ -293,18 +293,14 @@ class SftpInspector:
         elif request.type == FrameType.FSTAT and file is not None and file.upload:
             self._reply(pending, encode_size(pending.id, file.upload.position))
         else:
-            settled = request.type == FrameType.FSETSTAT and (
-                request.attributes.size is None
-                or (
-                    file is not None
-                    and file.upload is not None
-                    and request.attributes.size == file.upload.position
-                )
-            )
-            if settled or request.extension == b"fsync@openssh.com":
-                self._reply(pending, encode_status(pending.id, Status.OK, ""))
-            else:
+            size = request.attributes.size
+            if request.type == FrameType.FSETSTAT and file is not None and file.upload:
+                if size is not None:
+                    file.upload.cut_to(size)
+            elif request.extension != b"fsync@openssh.com":
                 self._deny(pending, Denial(HELD_WHOLE, Status.OP_UNSUPPORTED))
+                return
+            self._reply(pending, encode_status(pending.id, Status.OK, ""))
 
     def _open_held(self, pending: Pending, request: Request) -> None:
         if self._holding is None:
@@ -340,9 +336,10 @@ class SftpInspector:
             else:
                 self._reply(pending, encode_status(pending.id, Status.OK, ""))
 
-        if upload.denied or upload.failed:
-            held.give_up(upload.problem)
-            closed(upload.problem)
+        if upload.denied or upload.failed or not upload.is_whole:
+            problem = upload.problem or HELD_WHOLE
+            held.give_up(problem)
+            closed(problem)
         else:
             held.finish(closed)
 

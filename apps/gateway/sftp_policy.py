@@ -52,6 +52,7 @@ HELD_WHOLE: Final = (
 )
 HELD_NAME: Final = "this file is held for release and cannot be changed any more"
 
+_NOT_ANEW: Final = OpenFlag.READ | OpenFlag.APPEND | OpenFlag.EXCL
 _NAMING: Final = frozenset(
     {
         FrameType.REMOVE,
@@ -97,9 +98,7 @@ class SftpPolicy:
         if not self.rules.uploads_held:
             return None
         if request.type == FrameType.OPEN and opens_for_writing(request):
-            if request.flags & (OpenFlag.READ | OpenFlag.APPEND):
-                return Denial(HELD_WHOLE, Status.OP_UNSUPPORTED)
-            if request.flags & OpenFlag.EXCL or not request.flags & OpenFlag.TRUNC:
+            if request.flags & _NOT_ANEW:
                 return Denial(HELD_WHOLE, Status.OP_UNSUPPORTED)
             if len(self.usage.held) >= HELD_FILES:
                 return Denial(f"a session may have {HELD_FILES} files held")

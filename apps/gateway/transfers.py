@@ -152,6 +152,11 @@ class Transfer:
             reason=self.problem if result is not FileResult.COMPLETE else "",
         )
 
+    @property
+    def is_whole(self) -> bool:
+        """Say whether what passed so far is a whole file, from its beginning on."""
+        return self._in_order and not self._waiting and self._is_whole()
+
     def _is_whole(self) -> bool:
         if self.action is FileAction.UPLOAD:
             return self._whole

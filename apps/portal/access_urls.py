@@ -7,11 +7,17 @@ from apps.portal.views import (
     extensions,
     graces,
     grants,
+    held_uploads,
     my_access,
     requests,
 )
 
 urlpatterns = [
+    path("held/", held_uploads.held_uploads, name="held-uploads"),
+    path("held/<uuid:held_id>/", held_uploads.held_upload, name="held-upload"),
+    path(
+        "held/<uuid:held_id>/content/", held_uploads.held_content, name="held-content"
+    ),
     path("", my_access.my_access, name="my-access"),
     path("requests/new/", requests.new_request, name="request-new"),
     path("requests/<uuid:request_id>/", requests.request_detail, name="request-detail"),

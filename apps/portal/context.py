@@ -9,6 +9,7 @@ from django.utils.functional import SimpleLazyObject
 
 from apps.access import queries as access
 from apps.accounts.models import User
+from apps.quarantine import queries as quarantine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,11 @@ _GROUPS: list[tuple[str, list[tuple[str, str, frozenset[str]]]]] = [
         [
             ("my-access", "My access", frozenset()),
             ("approvals", "Approvals", frozenset({"approver"})),
+            (
+                "held-uploads",
+                "Held uploads",
+                frozenset({"engineer", "approver", "auditor"}),
+            ),
             ("sessions", "Sessions", frozenset()),
             ("assets", "Assets", frozenset()),
         ],
@@ -93,7 +99,10 @@ def _counts(user: User) -> dict[str, tuple[int, str]]:
     now = timezone.now()
     waiting = access.requests_awaiting(user, now=now).count()
     waiting += access.extensions_awaiting(user, now=now).count()
-    return {"approvals": (waiting, "waiting for you")}
+    return {
+        "approvals": (waiting, "waiting for you"),
+        "held-uploads": (quarantine.awaiting_count(user), "waiting for you"),
+    }
 
 
 def _link(

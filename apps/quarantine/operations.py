@@ -5,7 +5,7 @@ import datetime as dt
 import logging
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Delivery:
     sha256: str
     released_by: str
     started_at: dt.datetime
-    content: Iterator[bytes] = field(repr=False)
+    content: Generator[bytes, None, None] = field(repr=False)
 
 
 def file_of(held: HeldUpload) -> Path:
@@ -71,7 +71,7 @@ def file_of(held: HeldUpload) -> Path:
     return path
 
 
-def _content(held: HeldUpload) -> Iterator[bytes]:
+def _content(held: HeldUpload) -> Generator[bytes, None, None]:
     if held.secret is None:
         raise ValueError("its content was deleted")
     key = base64.b64decode(open_secret(held.secret).reveal())
@@ -300,7 +300,7 @@ def _refused(
 @transaction.atomic
 def open_for_scan(
     *, held_id: uuid.UUID, by: User, source_address: str, now: dt.datetime
-) -> Iterator[bytes] | Denied:
+) -> Generator[bytes, None, None] | Denied:
     """Return the content for whoever decides, and write down that they took it.
 
     Raises: OSError, ContentBrokenError while it is read.

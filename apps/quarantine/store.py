@@ -13,7 +13,7 @@ import os
 import shutil
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -91,7 +91,9 @@ class HeldWriter:
         self._file.close()
 
 
-def read_content(path: Path, *, data_key: bytes, row_id: uuid.UUID) -> Iterator[bytes]:
+def read_content(
+    path: Path, *, data_key: bytes, row_id: uuid.UUID
+) -> Generator[bytes, None, None]:
     """Yield the content in pieces. The last `next` proves that it was all of it.
 
     Raises: ContentBrokenError, OSError.

@@ -9,6 +9,9 @@ from apps.access.models import Grant, GrantExtension
 from apps.access.permits import ConnectionPermit
 from apps.accounts.models import User
 from apps.inventory.models import CredentialKind
+from apps.quarantine import operations as quarantine
+from apps.quarantine.models import HeldUpload
+from apps.quarantine.store import HeldWriter
 from apps.recordings import operations as recordings
 from apps.recordings.frames import (
     Event,
@@ -200,3 +203,25 @@ def extension(grant: Grant) -> GrantExtension:
     )
     assert isinstance(asked, GrantExtension), asked
     return asked
+
+
+def held_upload(
+    session: Session, content: bytes = b"a program for a PLC"
+) -> HeldUpload:
+    """Return an upload of `session` that waits for a decision."""
+    now = factories.clock()
+    receiving = quarantine.begin_upload(
+        session_id=session.pk, path=b"/srv/program", now=now
+    )
+    writer = HeldWriter(
+        receiving.file,
+        data_key=receiving.data_key,
+        row_id=receiving.held_id,
+        minimum_free_bytes=0,
+    )
+    writer.append(content)
+    digest = writer.finish()
+    quarantine.hold_upload(
+        held_id=receiving.held_id, size=len(content), sha256=digest, now=now
+    )
+    return HeldUpload.objects.get(pk=receiving.held_id)

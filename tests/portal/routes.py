@@ -18,6 +18,7 @@ from apps.accounts import operations as accounts
 from apps.accounts.models import SshPublicKey, User
 from apps.inventory import operations as inventory
 from apps.inventory.models import HostKey, TargetAccount
+from apps.quarantine.models import HeldUpload
 from apps.recordings.models import Recording
 from apps.sessions.models import Session
 from tests import factories
@@ -71,6 +72,7 @@ class Scene:
     handed: Session
     handed_to: User
     recording: Recording
+    held: HeldUpload
     key: SshPublicKey
     host_key: HostKey
     second_account: TargetAccount
@@ -117,6 +119,7 @@ def scene() -> Scene:
         handed=handed,
         handed_to=receiver,
         recording=recording,
+        held=plant_work.held_upload(earlier),
         asked=factories.request(here),
         key=accounts.add_key(
             user=here.engineer,
@@ -396,6 +399,20 @@ ROUTES = [
         post=only(302, APPROVER),
         target=lambda scene: {"extension_id": scene.extension.pk},
         body=lambda scene: {"verdict": "approve", "minutes": 15},
+    ),
+    Route(name="held-uploads", get=_READ_BY_ALL, post=_NO_METHOD),
+    Route(
+        name="held-upload",
+        get=only(200, OWNER, APPROVER, AUDITOR),
+        post=only(302, APPROVER),
+        target=lambda scene: {"held_id": scene.held.pk},
+        body=lambda scene: {"verdict": "reject", "reason": "A macro is in it"},
+    ),
+    Route(
+        name="held-content",
+        get=only(200, APPROVER),
+        post=_NO_METHOD,
+        target=lambda scene: {"held_id": scene.held.pk},
     ),
     Route(
         name="graces-end",

@@ -71,7 +71,17 @@ STATES: dict[str, dict[str, tuple[str, str]]] = {
         "denied": ("idle", "Denied"),
         "failure": ("alarm", "Failed"),
     },
+    "held": {
+        "receiving": ("live", "Receiving"),
+        "held": ("warn", "Held"),
+        "released": ("live", "Released"),
+        "delivered": ("done", "Delivered"),
+        "rejected": ("idle", "Rejected"),
+        "expired": ("idle", "Expired"),
+        "broken": ("alarm", "Broken"),
+    },
     "file": {
+        "held": ("warn", "Held"),
         "complete": ("done", "Done"),
         "partial": ("warn", "Partial"),
         "denied": ("idle", "Denied"),

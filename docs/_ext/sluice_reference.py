@@ -21,6 +21,7 @@ from apps.access.lifecycle import GRANT_TRANSITIONS, REQUEST_TRANSITIONS
 from apps.audit.kinds import SENTENCES as KINDS
 from apps.gateway.sftp_rights import EXTENSIONS
 from apps.inventory.crypto_profiles import PROFILES
+from apps.quarantine.lifecycle import TRANSITIONS as HELD_TRANSITIONS
 from apps.recordings.lifecycle import TRANSITIONS as RECORDING_TRANSITIONS
 from apps.recordings.manifest import RESULT_SENTENCES
 from apps.sessions.lifecycle import SENTENCES as END_REASONS
@@ -44,6 +45,7 @@ MACHINES: dict[str, tuple[str, Machine]] = {
     "grant states": ("States of a grant", GRANT_TRANSITIONS),
     "session states": ("States of a session", SESSION_TRANSITIONS),
     "recording states": ("States of a recording", RECORDING_TRANSITIONS),
+    "held upload states": ("States of a held upload", HELD_TRANSITIONS),
     "lease states": ("States of a lease", LEASE_TRANSITIONS),
 }
 

@@ -22,7 +22,13 @@ pytestmark = [
     pytest.mark.timeout(240),
 ]
 
-_FILES = {"recording-cast", "recording-download", "verifier-download", "signing-keys"}
+_FILES = {
+    "held-content",
+    "recording-cast",
+    "recording-download",
+    "verifier-download",
+    "signing-keys",
+}
 # Each page once, as the first of these sees it: they see most of it.
 _SEES_MOST = [routes.APPROVER, routes.AUDITOR, routes.ADMINISTRATOR, routes.OWNER]
 _EVERYBODYS = routes.OWNER

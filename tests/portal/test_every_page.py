@@ -27,6 +27,7 @@ PAGES = [
     if route.expected("GET", role) == 200
     and route.name
     not in (
+        "held-content",
         "recording-cast",
         "recording-download",
         "verifier-download",

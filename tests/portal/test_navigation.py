@@ -23,9 +23,9 @@ def rail(client: Client, address: str = "/account/") -> list[str]:
 @pytest.mark.parametrize(
     ("role", "more"),
     [
-        ("engineer", set()),
-        ("approver", {"Approvals"}),
-        ("auditor", {"Ledger"}),
+        ("engineer", {"Held uploads"}),
+        ("approver", {"Approvals", "Held uploads"}),
+        ("auditor", {"Ledger", "Held uploads"}),
         ("administrator", {"Zones and conduits", "People", "Sign-in notice"}),
     ],
 )

@@ -146,6 +146,8 @@ class HeldDelivery:
         rules = session.permit.file_rules
         if found := rules.extension_problem(text_of(delivery.path)):
             raise NotDeliveredError(found)
+        if 0 < rules.file_bytes < delivery.size:
+            raise NotDeliveredError("it is larger than a file may be on this asset now")
         async with asyncio.timeout(STEP_SECONDS):
             sftp = await session.connection.start_sftp_client(path_encoding=None)
         try:

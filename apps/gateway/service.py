@@ -33,6 +33,7 @@ from apps.gateway.terminal_link import TerminalLink
 from apps.gateway.upstream import MAX_PACKET, WINDOW, UpstreamSettings
 from apps.gateway.watchdog import Watchdog, WatchdogSettings
 from apps.gateway.withdrawals import Withdrawals
+from apps.quarantine import operations as quarantine
 from apps.recordings import operations as recordings
 from apps.recordings.writer import RecorderThread
 from apps.sessions import gateways
@@ -256,6 +257,7 @@ class GatewayService:
         """
         await asyncio.sleep(RECOVERY_SECONDS)
         await self._blocking.run(recordings.recover_orphans, now=timezone.now())
+        await self._blocking.run(quarantine.give_up_orphans, now=timezone.now())
 
     def _given_up(self) -> None:
         self._services.spawn(self.stop(grace_seconds=0), "stop")

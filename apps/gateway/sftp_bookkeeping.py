@@ -323,6 +323,7 @@ class Bookkeeping:
 
     def begin_held(self) -> None:
         """Note that a file is being opened that the asset does not get."""
+        self._policy.usage.held_files += 1
         self._opening += 1
 
     def held_opened(self, request: Request, held: HeldFile | None) -> bytes | None:

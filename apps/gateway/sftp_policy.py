@@ -37,6 +37,8 @@ class Usage:
     lengths: Lengths = field(default_factory=Lengths)
     held: set[bytes] = field(default_factory=set)
     """Paths of uploads that are held for release."""
+    held_files: int = 0
+    """Uploads that began to be held."""
     reshuffles: int = 0
     """How often a name may have come to stand for another file."""
 
@@ -100,7 +102,7 @@ class SftpPolicy:
         if request.type == FrameType.OPEN and opens_for_writing(request):
             if request.flags & _NOT_ANEW:
                 return Denial(HELD_WHOLE, Status.OP_UNSUPPORTED)
-            if len(self.usage.held) >= HELD_FILES:
+            if self.usage.held_files >= HELD_FILES:
                 return Denial(f"a session may have {HELD_FILES} files held")
             return None
         if request.type == FrameType.SETSTAT and request.attributes.size is not None:

@@ -23,6 +23,7 @@ from apps.quarantine.lifecycle import TRANSITIONS, WITH_CONTENT, HeldState
 from apps.quarantine.models import HeldUpload
 from apps.quarantine.store import read_content
 from apps.recordings.manifest import printable, text_of
+from apps.sessions.lifecycle import EndReason
 from apps.sessions.models import Session
 from apps.vault.secret_values import Secret
 from apps.vault.stored import open_secret, seal_secret
@@ -405,8 +406,9 @@ def note_not_delivered(
 def give_up_orphans(*, now: dt.datetime) -> int:
     """Break uploads whose session has ended while they came; return how many."""
     rows = HeldUpload.objects.filter(
+        Q(session__end_reason=EndReason.GATEWAY_LOST)
+        | Q(session__ended_at__lt=now - _ORPHAN_AFTER),
         state=HeldState.RECEIVING,
-        session__ended_at__lt=now - _ORPHAN_AFTER,
     ).values_list("pk", flat=True)[:_BATCH]
     return sum(
         break_upload(held_id=pk, problem="the gateway was lost", now=now) for pk in rows

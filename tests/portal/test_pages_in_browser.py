@@ -36,6 +36,7 @@ def work(here: factories.Plant) -> dict[str, uuid.UUID]:
     node, grant = plant_work.gateway(), factories.grant(here)
     ended = plant_work.live_session(grant, node)
     recording = plant_work.sealed_recording(ended)
+    held = plant_work.held_upload(ended)
     plant_work.end(ended)
     live = plant_work.live_session(grant, node)
     plant_work.watch(live, plant_work.receiver(here))
@@ -46,6 +47,7 @@ def work(here: factories.Plant) -> dict[str, uuid.UUID]:
         "recording": recording.pk,
         "live": live.pk,
         "asked": asked.pk,
+        "held": held.pk,
         "own": grant.request_id,
         "asset": here.asset.pk,
         "account": here.account.pk,
@@ -67,6 +69,8 @@ PAGES = {
     "approver": [
         "/approvals/",
         "/approvals/{asked}/",
+        "/held/",
+        "/held/{held}/",
         "/sessions/",
         "/sessions/{live}/",
         "/sessions/{live}/watch/",

@@ -12,6 +12,7 @@ from apps.gateway.sftp_frames import (
     FrameType,
     OpenFlag,
     Status,
+    encode_frame,
     encode_string,
 )
 from apps.gateway.sftp_inspector import SftpInspector
@@ -22,7 +23,6 @@ from tests.gateway.sftp_wire import (
     ALL,
     INIT,
     NOW,
-    encode_frame,
     frames_of,
     opening,
     request,

@@ -99,9 +99,8 @@ SETTLE_AFTER_SECONDS: Final = 0.15
 every socket is closed before the first row is written, as the threads that write would
 take turns with the closing."""
 
-GATHER_SECONDS: Final = 0.002
-CLEAR_SECONDS: Final = 0.02
-"""Between the last word to each of a crowd and the closing of what it leaves behind."""
+GATHER_SECONDS, CLEAR_SECONDS = 0.002, 0.02
+"""To wait for a crowd's timers; from its last word to the closing of what it leaves."""
 
 DRAIN_SECONDS: Final = 30.0
 """Longest wait for a client to take the last output after the asset closed."""
@@ -504,11 +503,7 @@ class LiveSession:
         await writing
 
     def deadline_reached(self) -> None:
-        """End as soon as the loop comes to it, together with all whose deadline it is.
-
-        The timers of a crowd come one by one within a moment, which is waited for:
-        otherwise the paperwork of the first would delay the last.
-        """
+        """End at once, together with a crowd whose timers come within a moment."""
         core, loop = self._core, asyncio.get_running_loop()
         if not core.due:
             until = loop.time() + GATHER_SECONDS
@@ -635,10 +630,9 @@ class LiveSession:
         )
 
     def apply(self, verdict: SessionVerdict, *, crowd: bool = False) -> None:
-        """Do what the decision says now. Repeating it changes nothing.
+        """Do what the decision says now; `crowd`: with many. Repeating changes nothing.
 
         A revocation cuts, unless the asset is in operation: then it freezes first.
-        `crowd`: many end in the same moment.
         """
         if verdict.reason is EndReason.EXPIRED:
             self.time_is_up(crowd=crowd)
@@ -738,8 +732,7 @@ class LiveSession:
         """End the session now; `line` is for the engineer, `detail` for the ledger.
 
         The engineer's socket goes first, then the asset's; the rest is a task. One of a
-        `crowd` is told by the message that closes its connection alone, and what else
-        is to be done follows when all have been told; nothing passes meanwhile.
+        `crowd` is told by the closing message alone; what else is to be done follows.
         """
         if self.ended.is_set() or self.session_id not in self._core.live:
             return
@@ -749,7 +742,6 @@ class LiveSession:
         self._core.settling += 1
         relays = list(self.relays.values())
         text = f"*** Sluice: {line} ***"
-        # A program that has the whole screen has to give it back first.
         brief = crowd and not any(relay.full_screen for relay in relays)
         if brief and self._client.hang_up(
             line, stop=partial(self._stop_silently, text)
@@ -768,7 +760,7 @@ class LiveSession:
             relay.stop()
 
     def _stop_silently(self, text: str) -> None:
-        """Stop; what no terminal shows stands in the recording all the same."""
+        """Stop; what no terminal shows is recorded all the same."""
         for relay in list(self.relays.values()):
             relay.note_last(text)
             relay.stop()
@@ -779,8 +771,7 @@ class LiveSession:
         self._idle.stop()
         self.handover.close()
         self._client.close(line)
-        # When many end in one turn of the loop, all of their clients are told before
-        # the first asset's socket is closed.
+        # All clients of a turn of the loop are told before the first asset's socket.
         asyncio.get_running_loop().call_soon(self._upstream.close_now)
         self._core.tasks.spawn(
             self._settle(reason, detail or line), f"settle {self.short_id}"
